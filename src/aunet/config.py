@@ -1,0 +1,317 @@
+"""Typed configurations: what a model is, what it reads, how it trains.
+
+A configuration is a YAML or JSON mapping with the sections `model`, `data` and `train`. It may start from a preset
+(`preset: demo`), and every value can be overridden by a dotted key (`train.lr=1e-3`, `model.stages.0.dim=64`).
+Unknown keys are errors that name the nearest valid key; all problems are reported at once.
+"""
+
+import difflib
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aunet.bytes import VOCAB_SIZE
+from aunet.errors import ConfigError
+
+PAPER_CONTRACTION = (1.0, 4.9, 7.3, 10.5)
+"""Bytes per unit of stages 1 to 4 that reproduce the paper's FLOPs; the contraction of a text belongs to the text."""
+
+
+class Strict(BaseModel):
+    """Immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def ffn_width(dim: int) -> int:
+    """Llama's rule: the multiple of 256 at or above 8/3 of the width; of 16 below a width of 256.
+
+    >>> ffn_width(512), ffn_width(2048), ffn_width(64)
+    (1536, 5632, 176)
+    """
+    multiple = 256 if dim >= 256 else 16
+    return multiple * math.ceil(8 * dim / 3 / multiple)
+
+
+class StageConfig(Strict):
+    """One stage: a plain decoder-only Transformer over its units.
+
+    A stage that is not the deepest has `layers` blocks on the way down and `layers` on the way up (paper, Table 9).
+    """
+
+    dim: int = Field(gt=0)
+    layers: int = Field(ge=0)
+    head_dim: int = Field(gt=0)
+    ffn_dim: int = Field(default=0, ge=0, description="hidden width of SwiGLU; 0: Llama's rule")
+    window: int | None = Field(default=None, gt=0, description="a query sees at most this many keys, itself included")
+    kv_heads: int = Field(default=0, ge=0, description="key/value heads; 0: as many as query heads")
+    contraction: float = Field(default=0.0, ge=0, description="bytes per unit; 0: the paper's for words, W for fixed-W")
+
+    @model_validator(mode="after")
+    def _fill_and_check(self) -> Self:
+        if self.dim % self.head_dim:
+            raise ValueError(f"head_dim {self.head_dim} does not divide dim {self.dim}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} is odd; rotary embedding turns pairs")
+        object.__setattr__(self, "ffn_dim", self.ffn_dim or ffn_width(self.dim))
+        object.__setattr__(self, "kv_heads", self.kv_heads or self.heads)
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads {self.kv_heads} does not divide the {self.heads} heads")
+        return self
+
+    @property
+    def heads(self) -> int:
+        """Number of query heads."""
+        return self.dim // self.head_dim
+
+
+class AUNetConfig(Strict):
+    """The architecture. Stages run from bytes to the deepest; one stage is a plain byte Transformer."""
+
+    vocab_size: int = Field(default=VOCAB_SIZE, gt=1)
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    splitter: str = Field(default="", description="splitting rule with one level less than stages; '' for one stage")
+    pooling: Literal["select"] = "select"
+    upsampling: Literal["multilinear", "repeat", "simple"] = "multilinear"
+    offsets: int = Field(default=16, gt=0, description="position maps P; an offset counts modulo P")
+    rope_theta: float = Field(default=5e5, gt=0)
+    norm_eps: float = Field(default=1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> Self:
+        rules = self.splitter.split("+") if self.splitter else []
+        if len(rules) != len(self.stages) - 1:
+            raise ValueError(
+                f"{len(self.stages)} stages need a splitter with {len(self.stages) - 1} levels; "
+                f"{self.splitter!r} has {len(rules)}"
+            )
+        stages = []
+        for s, stage in enumerate(self.stages):
+            filled = stage.contraction or _contraction(rules, s)
+            stages.append(stage.model_copy(update={"contraction": filled}))
+        object.__setattr__(self, "stages", tuple(stages))
+        for s in range(1, len(stages)):
+            if stages[s].contraction < stages[s - 1].contraction:
+                raise ValueError(f"stages.{s}.contraction is below the one of stages.{s - 1}; deeper units are longer")
+        return self
+
+    @property
+    def depth(self) -> int:
+        """Number of levels that a splitter must give: stages - 1."""
+        return len(self.stages) - 1
+
+
+def _contraction(rules: Sequence[str], stage: int) -> float:
+    """Bytes per unit of a stage when the configuration is silent."""
+    if stage and rules[stage - 1].startswith("fixed-"):
+        width = rules[stage - 1].removeprefix("fixed-")
+        return float(width) if width.isdigit() else 1.0
+    return PAPER_CONTRACTION[min(stage, len(PAPER_CONTRACTION) - 1)]
+
+
+class SourceConfig(Strict):
+    """A file, a glob, a directory, or `hf:NAME[:CONFIG][@SPLIT]` for a Hugging Face dataset."""
+
+    path: str
+    weight: float | None = Field(default=None, gt=0, description="share of rows; of all sources or of none")
+    text_field: str = "text"
+
+
+class DataConfig(Strict):
+    """What is read, how it is mixed and cut into rows."""
+
+    sources: tuple[SourceConfig, ...] = ()
+    valid: tuple[SourceConfig, ...] = Field(
+        default=(), description="held-out documents, read in order, never trained on"
+    )
+    valid_bytes: int = Field(default=1_000_000, gt=0, description="how much of it one validation scores")
+    temperature: float | None = Field(
+        default=None,
+        gt=0,
+        description="share of a source: its size to the power 1/temperature; not with weights",
+    )
+    seq_len: int = Field(default=8192, ge=2, description="bytes in a row at most")
+    lanes: int = Field(default=8, gt=0, description="logical parts of every source, independent of workers and ranks")
+    shuffle_documents: int = Field(default=1024, gt=0, description="documents shuffled together in a lane")
+    shuffle_bytes: int = Field(default=16_777_216, gt=0, description="and their bytes at most")
+    workers: int = Field(default=1, ge=0, description="loader processes; 0 reads in the training process")
+    prefetch: int = Field(default=8, gt=0, description="rows that a worker reads ahead")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_mixing(self) -> Self:
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            raise ValueError("either all sources have a weight or none has")
+        if any(weighted) and self.temperature is not None:
+            raise ValueError("temperature and weights exclude each other")
+        return self
+
+
+LENGTHS = ("steps", "bytes", "compute", "gamma")
+
+
+class TrainConfig(Strict):
+    """How long and how: exactly one of `steps`, `bytes`, `compute`, `gamma` sets the length."""
+
+    out: str = Field(default="runs/aunet", description="directory of the model, its checkpoints and metrics")
+    steps: int | None = Field(default=None, gt=0)
+    bytes: float | None = Field(default=None, gt=0)
+    compute: float | None = Field(default=None, gt=0, description="paper FLOPs in total")
+    gamma: float | None = Field(default=None, gt=0, description="data-to-model ratio in Llama 3 tokens")
+    batch_bytes: float | None = Field(default=None, gt=0, description="bytes per step; the paper's law in its range")
+    accumulate: int = Field(default=1, gt=0, description="micro-batches per step")
+    lr: float | None = Field(default=None, gt=0, description="highest learning rate; the paper's law in its range")
+    lr_floor: float = Field(default=0.01, ge=0, le=1, description="last learning rate as a share of the highest")
+    warmup: float = Field(default=0.1, ge=0, description="below 1 a share of the steps, from 1 on a number of steps")
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
+    clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    device: str = "auto"
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's choice")
+    seed: int = 0
+    log_every: int = Field(default=1, gt=0)
+    valid_every: int = Field(default=0, ge=0, description="steps between validations; 0: only at the end")
+    checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
+    keep: int = Field(default=2, gt=0, description="newest checkpoints kept")
+    tensorboard: bool = False
+    wandb: bool = False
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        given = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {', '.join(LENGTHS)}, not {' and '.join(given)}")
+        return self
+
+
+class RunConfig(Strict):
+    """A whole run. `aunet train` reads this."""
+
+    model: AUNetConfig
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+
+C = typing.TypeVar("C", bound=BaseModel)
+
+
+def validate(kind: type[C], values: Mapping[str, Any], origin: str) -> C:
+    """Build a configuration; raises ConfigError with one line per problem, each naming `origin` and the dotted key."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{origin}: {_problem(kind, item)}" for item in error.errors())) from None
+
+
+def _problem(kind: type[BaseModel], item: Any) -> str:
+    path = [str(part) for part in item["loc"]]
+    key = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(kind, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        prefix = ".".join([*path[:-1], ""])
+        mend = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key {key}; {mend}"
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = "" if item["type"] in ("missing", "value_error") else f" (given: {item['input']!r})"
+    return f"{key}: {message}{given}" if key else f"{message}{given}"
+
+
+def _fields_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Field names of the model that sits at a dotted path."""
+    current: Any = kind
+    for part in path:
+        if part.isdigit():
+            continue
+        current = _model_in(current.model_fields[part].annotation)
+    return list(current.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    """The pydantic model inside `X`, `tuple[X, ...]` or `X | None`."""
+    for inner in (annotation, *typing.get_args(annotation)):
+        if isinstance(inner, type) and not isinstance(inner, types.GenericAlias) and issubclass(inner, BaseModel):
+            return inner
+    raise KeyError(annotation)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML or JSON mapping; raises ConfigError that names the file and the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)  # noqa: S506
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"{path}: not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {_one_line(error)}"
+        ) from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping with the keys model, data, train")
+    return values
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set dotted keys (`train.lr=1e-3`, `model.stages.0.dim=64`); values are YAML.
+
+    >>> apply_overrides({"train": {"lr": 1.0}}, ["train.lr=2e-3", "train.compile=true"])
+    {'train': {'lr': 0.002, 'compile': True}}
+    """
+    result: dict[str, Any] = json.loads(json.dumps(values))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{override!r} is not KEY=VALUE; write for instance train.lr=1e-3")
+        try:
+            value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of the safe loader)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{key}: {text!r} is not valid YAML: {_one_line(error)}") from None
+        _set(result, key, key.split("."), value)
+    return result
+
+
+def _set(target: Any, key: str, path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        if isinstance(target, list):
+            target = target[_index(target, key, part)]
+        else:
+            target = target.setdefault(part, {})
+        if not isinstance(target, dict | list):
+            raise ConfigError(f"{key}: {part} is a value and has no keys below it")
+    if isinstance(target, list):
+        target[_index(target, key, path[-1])] = value
+    else:
+        target[path[-1]] = value
+
+
+def _index(target: list[Any], key: str, part: str) -> int:
+    if not part.isdigit() or int(part) >= len(target):
+        raise ConfigError(f"{key}: {part!r} is not a place in a list of {len(target)}")
+    return int(part)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which `1e-3` is a number, as YAML 1.2 has it, not a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)

@@ -1,0 +1,16 @@
+"""The one exception that users see: a single line that names the file, key or flag and the mend."""
+
+
+class AUNetError(Exception):
+    """Bad input or an environment that cannot do what was asked; the command line prints it without a traceback."""
+
+
+class ConfigError(AUNetError):
+    """A configuration that cannot be used; the message lists every problem found, one per line."""
+
+
+class MissingExtra(AUNetError):
+    """A feature needs an optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str, feature: str) -> None:
+        super().__init__(f"{feature} needs the package {package!r}: pip install 'aunet[{extra}]'")
