@@ -1,0 +1,1 @@
+"""The Autoregressive U-Net: layers, layout of ragged batches, pooling, upsampling, accounting."""

@@ -1,0 +1,133 @@
+"""The Autoregressive U-Net: bytes -> stage 1 -> pool -> ... -> trunk -> upsample + skip -> ... -> next-byte logits.
+
+Shapes: T positions of a stage packed end to end, D its width, U units of the next deeper stage, N documents,
+V vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aunet.config import AUNetConfig, StageConfig
+from aunet.model.layers import Block, Rotation, rotation
+from aunet.model.layout import StageLayout, build_layout
+from aunet.model.pooling import SelectPool
+from aunet.model.upsampling import build_upsampling
+
+
+class Stage(nn.Module):
+    """A stage that is not the deepest: blocks on the way down, the two transitions, blocks on the way up."""
+
+    def __init__(self, config: AUNetConfig, index: int) -> None:
+        super().__init__()
+        self.config = config.stages[index]
+        deeper = config.stages[index + 1]
+        self.contract = _blocks(self.config, config.norm_eps)
+        self.pool = SelectPool(self.config.dim, deeper.dim, config.norm_eps)
+        self.upsample = build_upsampling(config, index)
+        self.expand = _blocks(self.config, config.norm_eps)
+
+
+class Trunk(nn.Module):
+    """The deepest stage: a plain stack of blocks."""
+
+    def __init__(self, config: AUNetConfig) -> None:
+        super().__init__()
+        self.config = config.stages[-1]
+        self.blocks = _blocks(self.config, config.norm_eps)
+
+
+def _blocks(config: StageConfig, norm_eps: float) -> nn.ModuleList:
+    return nn.ModuleList(Block(config, norm_eps) for _ in range(config.layers))
+
+
+class AUNet(nn.Module):
+    """Any number of stages; one stage is the plain byte Transformer."""
+
+    def __init__(self, config: AUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.stages[0].dim
+        self.embedding = nn.Embedding(config.vocab_size, width)
+        self.stages = nn.ModuleList(Stage(config, s) for s in range(config.depth))
+        self.trunk = Trunk(config)
+        self.norm = nn.RMSNorm(width, eps=config.norm_eps)
+        self.head = nn.Linear(width, config.vocab_size, bias=False)
+
+    @classmethod
+    def on_meta(cls, config: AUNetConfig) -> "AUNet":
+        """The modules without memory for their weights: to count, or to receive loaded tensors."""
+        with torch.device("meta"):
+            return cls(config)
+
+    def forward(self, ids_T: Tensor, levels_T: Tensor, starts_N: Tensor, counts: Sequence[int]) -> Tensor:
+        """Next-byte logits [T, V] of packed documents.
+
+        `ids_T`: int64, BOS included; `levels_T`: uint8, the first position of a document at the highest level;
+        `starts_N`: N + 1 boundaries of the documents; `counts`: positions of every stage, with counts[0] = T.
+        """
+        layouts = build_layout(levels_T, starts_N, counts, self.config.offsets)
+        return self.logits_of(self._run(0, self.embedding(ids_T), layouts))
+
+    def _run(self, s: int, x_TD: Tensor, layouts: Sequence[StageLayout]) -> Tensor:
+        """Stage s and everything below it: contract, pool, go deeper, come back, expand."""
+        layout = layouts[s]
+        rotate_by = self.rotation(s, layout.position_T)
+        if layout.pooling is None:
+            return _through(self.trunk.blocks, x_TD, rotate_by, layout)
+        stage = cast(Stage, self.stages[s])
+        x_TD = _through(stage.contract, x_TD, rotate_by, layout)
+        coarse_UE = self._run(s + 1, stage.pool(x_TD, layout.pooling), layouts)
+        x_TD = x_TD + stage.upsample(coarse_UE, layout.pooling)
+        return _through(stage.expand, x_TD, rotate_by, layout)
+
+    def rotation(self, s: int, position_T: Tensor) -> Rotation:
+        """Rotary angles of stage s at these positions."""
+        return rotation(position_T, self.config.stages[s].head_dim, self.config.rope_theta)
+
+    def logits_of(self, x_TD: Tensor) -> Tensor:
+        """The last norm and the head, shared by training and generation: [T, D] to [T, V]."""
+        return self.head(self.norm(x_TD))
+
+    def loss(
+        self, ids_T: Tensor, targets_T: Tensor, levels_T: Tensor, starts_N: Tensor, counts: Sequence[int]
+    ) -> Tensor:
+        """Sum of the cross-entropies over all positions, in nats; divide by T of the whole step for the mean."""
+        logits_TV = self(ids_T, levels_T, starts_N, counts)
+        return F.cross_entropy(logits_TV.float(), targets_T, reduction="sum")
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """All initialisation, in one place; the same on every device and after construction on `meta`.
+
+        Matrices: truncated normal (3 sigma) with sigma 1 / sqrt(inputs), so that they keep the scale of a normalised
+        input; the last matrix of each residual branch is divided by sqrt(2 layers on the way through), so that depth
+        does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width). Norms: 1. The maps of
+        single offsets start at 0: upsampling begins as a repetition and learns to differ by offset.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        branches = 2 * sum(
+            stage.layers * (1 if s == self.config.depth else 2) for s, stage in enumerate(self.config.stages)
+        )
+        for name, parameter in self.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.fill_(1.0)
+            elif name.endswith("per_offset"):
+                parameter.zero_()
+            else:
+                sigma = parameter.shape[1] ** -0.5
+                if name.endswith(("attention.out.weight", "ffn.down.weight")):
+                    sigma /= math.sqrt(branches)
+                values = torch.empty(parameter.shape)
+                nn.init.trunc_normal_(values, std=sigma, a=-3 * sigma, b=3 * sigma, generator=generator)
+                parameter.copy_(values)
+
+
+def _through(blocks: nn.ModuleList, x_TD: Tensor, rotate_by: Rotation, layout: StageLayout) -> Tensor:
+    for block in blocks:
+        x_TD = block(x_TD, rotate_by, layout)
+    return x_TD

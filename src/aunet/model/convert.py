@@ -1,0 +1,122 @@
+"""Reads checkpoints of the reference implementation (Meta Lingua, apps/aunet).
+
+Its rotary embedding turns neighbouring pairs, ours the halves of a head: the rows of its query and key maps are put in
+our order. Its separate maps for queries, keys and values, and for gate and up, become one matrix each. Both steps are
+linear, so gradients convert as weights do.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aunet.config import AUNetConfig, StageConfig, validate
+from aunet.errors import ConfigError
+
+REFERENCE_RULES = {
+    ("word1",): "word1",
+    ("word1", "word2"): "word1+word2",
+    ("word1", "word2", "word4"): "word1+word2+word4",
+    ("pretok",): "pretok",
+}
+REFERENCE_UPSAMPLINGS = {"simple_indexed_matmul": "multilinear", "simple": "simple", "simple_repeat": "repeat"}
+
+
+def reference_config(values: Mapping[str, Any], origin: str) -> AUNetConfig:
+    """Our configuration of a reference model, from its parallel lists."""
+    values = values.get("model", values.get("config", values))
+    try:
+        dims, layers, head_dims = values["dimensions"], values["layers"], values["head_dims"]
+    except KeyError as error:
+        raise ConfigError(f"{origin}: the key {error} of a reference configuration is missing") from None
+    pooling = str(values.get("pooling_type", "simple_indexed_matmul"))
+    if pooling not in REFERENCE_UPSAMPLINGS:
+        known = ", ".join(REFERENCE_UPSAMPLINGS)
+        raise ConfigError(f"{origin}: pooling_type {pooling!r} is not supported; supported are {known}")
+    strategy = tuple(_strategy(values))
+    if len(dims) > 1 and strategy not in REFERENCE_RULES:
+        known = ", ".join("+".join(rules) for rules in REFERENCE_RULES)
+        raise ConfigError(
+            f"{origin}: splitting strategy {'+'.join(strategy)!r} is not supported; supported are {known}"
+        )
+    windows = values.get("sliding_windows") or [None] * len(dims)
+    hidden = values.get("ffn_hidden") or [_lingua_ffn(dim, values) for dim in dims]
+    kv_heads = values.get("n_kv_heads") or [0] * len(dims)
+    stages = [
+        {"dim": d, "layers": n, "head_dim": k, "window": w, "ffn_dim": f, "kv_heads": g or 0}
+        for d, n, k, w, f, g in zip(dims, layers, head_dims, windows, hidden, kv_heads, strict=True)
+    ]
+    ours = {
+        "vocab_size": values.get("vocab_size", 258),
+        "stages": stages,
+        "splitter": REFERENCE_RULES.get(strategy, ""),
+        "upsampling": REFERENCE_UPSAMPLINGS[pooling],
+        "offsets": values.get("max_pos") or 16,
+        "rope_theta": values.get("rope_theta", 5e5),
+        "norm_eps": values.get("norm_eps_blocks", values.get("norm_eps", 1e-5)),
+    }
+    return validate(AUNetConfig, ours, origin)
+
+
+def _strategy(values: Mapping[str, Any]) -> list[str]:
+    given = values.get("strategy") or {}
+    return list(given) if isinstance(given, Mapping | list) else str(given).split("+")
+
+
+def _lingua_ffn(dim: int, values: Mapping[str, Any]) -> int:
+    """Lingua's width of SwiGLU: 8/3 of the width, rounded up to `multiple_of`."""
+    multiple = int(values.get("multiple_of", 256))
+    hidden = int(2 * (4 * dim) / 3)
+    return multiple * ((hidden + multiple - 1) // multiple)
+
+
+def convert_state(state: Mapping[str, Tensor], config: AUNetConfig, origin: str) -> dict[str, Tensor]:
+    """Reference tensors, bare or under `weights/`, as our state dict; ConfigError on what is missing or left over."""
+    bare = any(name.startswith("weights/") for name in state)
+    rest = {n.removeprefix("weights/"): t for n, t in state.items() if not bare or n.startswith("weights/")}
+    rest = {name.removeprefix("_orig_mod."): tensor for name, tensor in rest.items() if "rope" not in name}
+    ours: dict[str, Tensor] = {}
+    try:
+        for name, reference in (("embedding", "tok_embeddings"), ("norm", "vocab_norm"), ("head", "vocab")):
+            ours[f"{name}.weight"] = rest.pop(f"{reference}.weight")
+        for s in range(config.depth):
+            for side, reference in (("contract", "encoders"), ("expand", "decoders")):
+                _blocks(ours, f"stages.{s}.{side}", rest, f"{reference}.{s}", config.stages[s])
+            _transition(ours, f"stages.{s}", rest, f"transitions.{s}", config)
+        _blocks(ours, "trunk.blocks", rest, "trunk", config.stages[-1])
+    except KeyError as error:
+        raise ConfigError(f"{origin}: the tensor {error} is missing; does the configuration belong to it?") from None
+    if rest:
+        raise ConfigError(f"{origin}: {len(rest)} tensors are not known, the first is {min(rest)!r}")
+    return {name: tensor.contiguous() for name, tensor in ours.items()}
+
+
+def _blocks(ours: dict[str, Tensor], name: str, rest: dict[str, Tensor], reference: str, stage: StageConfig) -> None:
+    for i in range(stage.layers):
+        a, b = f"{name}.{i}", f"{reference}.layers.{i}"
+        q, k, v = (rest.pop(f"{b}.attention.w{x}.weight") for x in "qkv")
+        qk = [_halves(x, stage.head_dim) for x in (q, k)]
+        ours[f"{a}.attention.qkv.weight"] = torch.cat([*qk, v])
+        ours[f"{a}.attention.out.weight"] = rest.pop(f"{b}.attention.wo.weight")
+        gate_up = [rest.pop(f"{b}.feed_forward.{x}.weight") for x in ("w1", "w3")]
+        ours[f"{a}.ffn.gate_up.weight"] = torch.cat(gate_up)
+        ours[f"{a}.ffn.down.weight"] = rest.pop(f"{b}.feed_forward.w2.weight")
+        for norm in ("attention_norm", "ffn_norm"):
+            ours[f"{a}.{norm}.weight"] = rest.pop(f"{b}.{norm}.weight")
+
+
+def _halves(weight: Tensor, head_dim: int) -> Tensor:
+    """Rows (0, 1), (2, 3), ... of each head, which are turned together, to rows i and i + K / 2."""
+    return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).reshape(weight.shape)
+
+
+def _transition(ours: dict[str, Tensor], a: str, rest: dict[str, Tensor], b: str, config: AUNetConfig) -> None:
+    ours[f"{a}.pool.norm.weight"] = rest.pop(f"{b}.down_norm.weight")
+    ours[f"{a}.pool.project.weight"] = rest.pop(f"{b}.trans_down.weight")
+    ours[f"{a}.upsample.norm.weight"] = rest.pop(f"{b}.up_norm.weight")
+    ours[f"{a}.upsample.shared.weight"] = rest.pop(f"{b}.trans_up.weight")
+    if config.upsampling == "multilinear":
+        ours[f"{a}.upsample.per_offset"] = rest.pop(f"{b}.indexed_linear.weight").flatten(0, 1)
+    elif config.upsampling == "repeat":
+        ours[f"{a}.upsample.offset_embedding.weight"] = rest.pop(f"{b}.pos_encoding.weight")

@@ -1,0 +1,112 @@
+"""A model directory: `config.json` (our settings under the key `aunet`), `model.safetensors`, and a model card."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import aunet
+from aunet.config import AUNetConfig, validate
+from aunet.errors import AUNetError
+from aunet.model.aunet import AUNet
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write a model directory; every file replaces an older one only when it is whole.
+
+    `facts`: what the model card states beside the architecture, such as the data, the compute and bits per byte.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "aunet": model.config.model_dump(mode="json"),
+        "aunet_version": aunet.__version__,
+        "model_type": "aunet",
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(directory / WEIGHTS) as path:
+        save_file(tensors, path, metadata={"format": "pt"})
+    with replacing(directory / CONFIG) as path:
+        path.write_text(json.dumps(settings, indent=2) + "\n")
+    with replacing(directory / CARD) as path:
+        path.write_text(_card(model.config, facts or {}))
+
+
+def load_model(directory: Path, device: str | torch.device = "cpu") -> AUNet:
+    """Read a model directory; raises AUNetError that names the file at fault."""
+    model = AUNet.on_meta(load_config(directory))
+    path = directory / WEIGHTS
+    try:
+        state = load_file(path, device=str(device))
+    except (OSError, SafetensorError) as error:
+        raise AUNetError(f"{path}: cannot be read ({error}); is it a whole model.safetensors?") from None
+    ours, theirs = model.state_dict(), {name: tensor.shape for name, tensor in state.items()}
+    wrong = sorted(
+        name for name in ours.keys() | theirs.keys() if name not in ours or ours[name].shape != theirs.get(name)
+    )
+    if wrong:
+        raise AUNetError(f"{path}: does not fit {CONFIG}: {len(wrong)} tensors differ, the first is {wrong[0]}")
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def load_config(directory: Path) -> AUNetConfig:
+    """The architecture of a model directory."""
+    path = directory / CONFIG
+    if not path.is_file():
+        raise AUNetError(f"{directory}: no {CONFIG} there; name a model directory, such as the `out` of a training run")
+    try:
+        values = json.loads(path.read_text())["aunet"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AUNetError(f"{path}: not the configuration of an aunet model ({type(error).__name__}: {error})") from None
+    return validate(AUNetConfig, values, f"{path}: aunet")
+
+
+class replacing:
+    """Context manager: a path to write to, which takes the place of `path` when the block ends without an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.partial = path, path.with_name(path.name + ".partial")
+
+    def __enter__(self) -> Path:
+        return self.partial
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.partial.unlink(missing_ok=True)
+            return
+        with self.partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        self.partial.replace(self.path)
+
+
+def _card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
+    stages = "\n".join(
+        f"| {s} | {stage.dim} | {stage.layers} | {stage.head_dim} | {stage.ffn_dim} | {stage.window or 'all'} |"
+        for s, stage in enumerate(config.stages, 1)
+    )
+    known = "\n".join(f"- {name}: {value}" for name, value in facts.items()) or "- not recorded"
+    return f"""---
+library_name: aunet
+tags: [aunet, byte-level, text-generation]
+---
+# An AU-Net with {len(config.stages)} stages
+
+A language model that reads raw bytes and builds its own units (arXiv 2506.14761), splitting rule `{config.splitter}`.
+
+| stage | width | layers | head width | feed-forward | window |
+|---|---|---|---|---|---|
+{stages}
+
+## Training
+{known}
+
+## Use
+    aunet generate DIRECTORY --prompt "Once"
+"""
