@@ -144,7 +144,7 @@ class DataConfig(Strict):
     shuffle_bytes: int = Field(default=16_777_216, gt=0, description="and their bytes at most")
     workers: int = Field(default=1, ge=0, description="loader processes; 0 reads in the training process")
     prefetch: int = Field(default=8, gt=0, description="rows that a worker reads ahead")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _check_mixing(self) -> Self:

@@ -1,0 +1,9 @@
+"""Reading: sources of documents, their lanes, rows, and the loader that mixes them into a resumable sequence."""
+
+from aunet.data.batch import Batch, collate
+from aunet.data.loader import Loader
+from aunet.data.problems import Problems
+from aunet.data.rows import Row
+from aunet.data.sources import documents, valid_documents, whole_documents
+
+__all__ = ["Batch", "Loader", "Problems", "Row", "collate", "documents", "valid_documents", "whole_documents"]

@@ -1,0 +1,235 @@
+"""Sources: which files a path means, their documents in order, and the lanes of a source for training."""
+
+import hashlib
+import heapq
+import math
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from glob import glob, has_magic
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from aunet.config import DataConfig, SourceConfig
+from aunet.data.formats import FORMATS, SUFFIXES, Block, block_bytes_for, format_of, open_file
+from aunet.data.problems import Problems, nothing_usable
+from aunet.errors import AUNetError
+
+HUB = "hf:"
+SAMPLED_FILES = 8
+
+
+def documents(source: SourceConfig, problems: Problems | None = None) -> Generator[bytes, None, None]:
+    """Documents of a source, each once, in the order of its files; a .txt over 1 MiB is a run of about 1 MiB each.
+
+    What can't be used is counted in `problems`; AUNetError if nothing can.
+    """
+    problems = Problems() if problems is None else problems
+    here, found = Problems(), False
+    try:
+        for block in _survey(source, here).blocks:
+            for _, document in FORMATS[block.format].read(block, 0, source.text_field, here):
+                found = True
+                yield document
+    finally:
+        problems.merge(here)  # also if the caller stops early
+    if not found:
+        raise nothing_usable(source.path, here)
+
+
+def whole_documents(
+    paths: Iterable[str | Path], text_field: str = "text", problems: Problems | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """(file, document) for every document of the files, globs, directories or hf: sources given, in order, for scoring.
+
+    Unlike `documents` a .txt of any size is one document. AUNetError for a path without a single usable document.
+    """
+    problems = Problems() if problems is None else problems
+    for path in paths:
+        here, found = Problems(), False
+        for block in _survey(SourceConfig(path=str(path), text_field=text_field), here).blocks:
+            for document in _whole(block, text_field, here):
+                found = True
+                yield block.path, document
+        problems.merge(here)
+        if not found:
+            raise nothing_usable(str(path), here)
+
+
+def _whole(block: Block, text_field: str, problems: Problems) -> Iterator[bytes]:
+    reader = FORMATS[block.format]
+    if block.format != "text":
+        yield from (document for _, document in reader.read(block, 0, text_field, problems))
+    elif block.start == 0:  # which reads the other blocks of the file too
+        block = block._replace(stop=block.file_size)
+        if document := b"".join(part for _, part in reader.read(block, 0, text_field, problems)):
+            yield document
+
+
+def valid_documents(config: DataConfig, problems: Problems | None = None) -> list[bytes]:
+    """Held-out documents of `config.valid`: whole ones, in order, until `valid_bytes` are reached or passed.
+
+    Several sources get equal numbers of bytes: the one with the fewest so far gives the next document.
+    """
+    problems = Problems() if problems is None else problems
+    found: list[bytes] = []
+    reading = [documents(source, problems) for source in config.valid]
+    waiting = [(0, i) for i in range(len(reading))]
+    total = 0
+    while waiting and total < config.valid_bytes:
+        count, i = heapq.heappop(waiting)
+        document = next(reading[i], None)
+        if document is not None:
+            found.append(document)
+            total += len(document)
+            heapq.heappush(waiting, (count + len(document), i))
+    for left in reading:
+        left.close()
+    return found
+
+
+class SourcePlan(NamedTuple):
+    """A source cut into lanes: the same for every rank, worker and resume, as long as the files are the same."""
+
+    path: str
+    text_field: str
+    lanes: tuple[tuple[Block, ...], ...]
+    lane_sizes: tuple[float, ...]
+    size: float
+    """Uncompressed bytes, NaN if unknown: exact for plain files and parquet, estimated for compressed ones."""
+    files: int
+    bytes: int
+    """Size of the files as they lie on the disk."""
+    digest: str
+    """Of all file names and sizes."""
+
+
+def plan_source(source: SourceConfig, lanes: int, problems: Problems) -> SourcePlan:
+    """Cut a source into at most `lanes` lanes, each with at least one usable document, balanced by size.
+
+    Problems of whole files and of lanes without any document are counted here, all others by who reads the lanes.
+    AUNetError if there is no document at all.
+    """
+    here = Problems()
+    survey = _survey(source, here)
+    kept: list[tuple[Block, ...]] = []
+    for lane in deal(survey.blocks, lanes):
+        inside = Problems()
+        if any(True for block in lane for _ in FORMATS[block.format].read(block, 0, source.text_field, inside)):
+            kept.append(lane)
+        else:
+            here.merge(inside)
+    problems.merge(here)
+    if not kept:
+        raise nothing_usable(source.path, here)
+    sizes = [sum(block.size for block in lane) for lane in kept]
+    return SourcePlan(
+        path=source.path,
+        text_field=source.text_field,
+        lanes=tuple(kept),
+        lane_sizes=tuple(float(len(lane)) for lane in kept) if math.isnan(sum(sizes)) else tuple(sizes),
+        size=sum(sizes),
+        files=survey.files,
+        bytes=survey.bytes,
+        digest=survey.digest,
+    )
+
+
+def deal(blocks: Sequence[Block], lanes: int) -> list[tuple[Block, ...]]:
+    """Deal blocks to lanes: the largest first, each to the lane that is lightest so far; in a lane in their order."""
+    lanes = min(lanes, len(blocks))
+    sizes = [0.0 if math.isnan(block.size) else block.size for block in blocks]
+    if not any(sizes):
+        sizes = [1.0] * len(blocks)
+    dealt: list[list[int]] = [[] for _ in range(lanes)]
+    lightest = [(0.0, lane) for lane in range(lanes)]
+    for i in sorted(range(len(blocks)), key=lambda i: (-sizes[i], i)):
+        weight, lane = heapq.heappop(lightest)
+        dealt[lane].append(i)
+        heapq.heappush(lightest, (weight + sizes[i], lane))
+    return [tuple(blocks[i] for i in sorted(lane)) for lane in dealt if lane]
+
+
+class _Survey(NamedTuple):
+    blocks: list[Block]
+    files: int
+    bytes: int
+    digest: str
+
+
+def _survey(source: SourceConfig, problems: Problems) -> _Survey:
+    """All blocks of a source in the order of its files."""
+    if source.path.startswith(HUB):
+        blocks = FORMATS["hf"].blocks(source.path, 0, 0, source.text_field, problems)
+        return _Survey(blocks, len(blocks), 0, _digest([(source.path, len(blocks))]))
+    files = [(path, _file_size(path)) for path in find_files(source.path, problems)]
+    total = sum(size for _, size in files)
+    block_bytes = block_bytes_for(total)
+    expansions = _expansions(files)
+    blocks = []
+    for path, size in files:
+        if size == 0:
+            problems.add("empty file", path, "empty file")
+            continue
+        kind = format_of(path) or ""
+        made = FORMATS[kind].blocks(path, size, block_bytes, source.text_field, problems)
+        blocks += [block._replace(size=block.size * expansions[kind]) for block in made]
+    return _Survey(blocks, len(files), total, _digest(files))
+
+
+def _expansions(files: Sequence[tuple[str, int]]) -> dict[str, float]:
+    """Uncompressed bytes per byte of each format, from the beginning of a few of its files."""
+    found = {}
+    for kind in dict.fromkeys(format_of(path) or "" for path, _ in files):
+        paths = [path for path, size in files if size and format_of(path) == kind]
+        sample = paths[:: max(len(paths) // SAMPLED_FILES, 1)][:SAMPLED_FILES]
+        found[kind] = sum(FORMATS[kind].expansion(path) for path in sample) / max(len(sample), 1)
+    return found
+
+
+def find_files(path: str, problems: Problems) -> list[str]:
+    """Files that a path, glob or directory means, sorted; directories are walked, names with a leading dot left out.
+
+    A file without a known suffix is refused if it is named, counted if a glob or directory holds it.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        if format_of(path) is None:
+            raise AUNetError(f"{path}: unknown kind of file; known: {', '.join(SUFFIXES)}, hf:NAME")
+        return [str(root)]
+    if root.is_dir():
+        found = _walk(root)
+    elif has_magic(path):
+        matches = (Path(match) for match in glob(str(root), recursive=True))  # noqa: PTH207 (absolute patterns)
+        found = sorted(str(match) for match in matches if match.is_file())
+    else:
+        raise AUNetError(f"{path}: no such file or directory")
+    usable = [name for name in found if format_of(name)]
+    for name in found:
+        if not format_of(name):
+            problems.add("unknown kind of file", name, f"unknown kind of file; known: {', '.join(SUFFIXES)}")
+    if not usable:
+        what = "holds" if root.is_dir() else "matches"
+        raise AUNetError(f"{path}: {what} no file of a known kind ({', '.join(SUFFIXES)})")
+    return usable
+
+
+def _walk(root: Path) -> list[str]:
+    def refuse(error: OSError) -> None:
+        raise AUNetError(f"{error.filename}: {error.strerror}")
+
+    found: list[str] = []
+    for folder, inner, names in os.walk(root, onerror=refuse):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        found += [str(Path(folder) / name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _file_size(path: str) -> int:
+    with open_file(path) as file:  # not stat: a file that can't be read is named before training starts
+        return file.seek(0, os.SEEK_END)
+
+
+def _digest(files: Iterable[tuple[str, int]]) -> str:
+    names = chain.from_iterable((path, str(size)) for path, size in files)
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]

@@ -1,0 +1,144 @@
+"""Loader workers: processes that read lanes ahead of the training process.
+
+Every worker knows the schedule and emits the rows of the lanes it owns, in their global order, into its own pipe; the
+training process takes row i from the owner of its lane. So the sequence of rows is the same for any number of workers.
+
+Not torch's DataLoader: its handler for dead workers raises from whatever line of the training step the signal meets,
+and its worker processes act on the Ctrl-C and the SIGTERM that the training process wants to answer by finishing its
+step. Here a death is seen where rows are taken, and the workers, which only read, are killed when they are not needed.
+"""
+
+import atexit
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+import torch
+
+from aunet.data.lanes import Lane, LaneRow, LaneSpec, LaneState
+from aunet.data.mixing import Schedule
+from aunet.errors import AUNetError
+from aunet.splitting import Splitter
+
+
+class Job(NamedTuple):
+    """What a worker needs to know; it is pickled where processes are spawned."""
+
+    lanes: dict[int, tuple[LaneSpec, LaneState]]
+    """The lanes it owns, by their number over all sources."""
+    schedule: Schedule
+    splitter: Splitter
+    prefetch: int
+
+
+class Failed(NamedTuple):
+    """What a worker sends before it ends on its own."""
+
+    message: str
+    is_bug: bool
+
+
+class Workers:
+    """A running set of workers. Use `close`, or let it be collected; at exit they are stopped too."""
+
+    def __init__(self, jobs: Sequence[Job], start_method: str | None = None) -> None:
+        # Forking is the only method that works from unguarded scripts and notebooks. It is safe here because a child
+        # uses numpy and the readers alone; where a system has no reliable fork (macOS) its own default is taken.
+        method = start_method or ("fork" if sys.platform == "linux" else None)
+        context: Any = multiprocessing.get_context(method)
+        self._pipes: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        with _interrupts_blocked():
+            for number, job in enumerate(jobs):
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(job, sender), name=f"aunet-loader-{number}", daemon=True)
+                process.start()
+                # Closed here, so that a dead worker is an end of file, and before the next fork inherits it.
+                sender.close()
+                self._pipes.append(receiver)
+                self._processes.append(process)
+        self._close = weakref.finalize(self, _stop, self._pipes, self._processes)
+        # multiprocessing waits at exit for daemons to heed a SIGTERM, which these ignore. Its hook was registered
+        # before this one, so this one runs first.
+        self._close.atexit = False
+        atexit.register(self._close)
+
+    def take(self, worker: int) -> LaneRow:
+        """The next row of a worker; AUNetError if it found its input unusable or was killed."""
+        try:
+            item = self._pipes[worker].recv()
+        except (EOFError, OSError):
+            process = self._processes[worker]
+            process.join()
+            code = process.exitcode or 0
+            cause = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            raise AUNetError(
+                f"loader worker {worker} {cause}; resume; if memory is short lower data.workers or data.shuffle_bytes"
+            ) from None
+        if isinstance(item, Failed):
+            raise RuntimeError(f"loader worker {worker}: {item.message}") if item.is_bug else AUNetError(item.message)
+        assert isinstance(item, LaneRow)
+        return item
+
+    def close(self) -> None:
+        """Stop all workers at once."""
+        atexit.unregister(self._close)
+        self._close()
+
+
+def _stop(pipes: Sequence[Connection], processes: Sequence[BaseProcess]) -> None:
+    for pipe in pipes:
+        pipe.close()
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+        process.close()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Children start with Ctrl-C blocked, so that not even one that is still importing prints a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(job: Job, pipe: Connection) -> None:
+    """Body of a worker: reads in this thread, sends in another, at most `prefetch` rows apart."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)  # for splitters that use torch
+    ahead: queue.Queue[LaneRow | Failed] = queue.Queue(job.prefetch)
+    threading.Thread(target=_send, args=(ahead.get, pipe), daemon=True).start()
+    try:
+        lanes = {number: Lane(spec, job.splitter, state) for number, (spec, state) in job.lanes.items()}
+        while True:
+            lane = lanes.get(job.schedule.next())
+            if lane is not None:
+                ahead.put(lane.next_row())
+    except AUNetError as error:
+        ahead.put(Failed(str(error), is_bug=False))
+    except Exception:
+        ahead.put(Failed(traceback.format_exc(), is_bug=True))
+    threading.Event().wait()  # until the message has been taken and the process is killed
+
+
+def _send(get: Callable[[], LaneRow | Failed], pipe: Connection) -> None:
+    try:
+        while True:
+            pipe.send(get())
+    except OSError:  # nobody reads any more: the training process is gone
+        os._exit(0)
