@@ -5,7 +5,7 @@ V vocabulary.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -84,6 +84,10 @@ class AUNet(nn.Module):
         coarse_UE = self._run(s + 1, stage.pool(x_TD, layout.pooling), layouts)
         x_TD = x_TD + stage.upsample(coarse_UE, layout.pooling)
         return _through(stage.expand, x_TD, rotate_by, layout)
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks of all stages."""
+        return (module for module in self.modules() if isinstance(module, Block))
 
     def rotation(self, s: int, position_T: Tensor) -> Rotation:
         """Rotary angles of stage s at these positions."""

@@ -5,14 +5,21 @@ our order. Its separate maps for queries, keys and values, and for gate and up, 
 linear, so gradients convert as weights do.
 """
 
+import pickle  # noqa: S403 (for the error that the weights-only loader raises)
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from aunet.config import AUNetConfig, StageConfig, validate
-from aunet.errors import ConfigError
+from aunet.config import AUNetConfig, StageConfig, read_mapping, validate
+from aunet.errors import AUNetError, ConfigError
+from aunet.files import make_directory
+from aunet.model.aunet import AUNet
+from aunet.model.directory import save_model
 
 REFERENCE_RULES = {
     ("word1",): "word1",
@@ -21,6 +28,38 @@ REFERENCE_RULES = {
     ("pretok",): "pretok",
 }
 REFERENCE_UPSAMPLINGS = {"simple_indexed_matmul": "multilinear", "simple": "simple", "simple_repeat": "repeat"}
+
+
+def convert_lingua(weights: Path, config: Path, out: Path) -> str:
+    """Write the model directory `out` from a reference checkpoint; returns one line that says what was read."""
+    ours = reference_config(read_mapping(config), str(config))
+    model = AUNet.on_meta(ours)
+    state = convert_state(_read_tensors(weights), ours, str(weights))
+    for name, tensor in model.state_dict().items():
+        if state[name].shape != tensor.shape:
+            raise ConfigError(
+                f"{weights}: {name} has the shape {list(state[name].shape)}, {config} says {list(tensor.shape)}"
+            )
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    make_directory(out, "OUT")
+    save_model(model, out, {"source": f"converted from {weights.name} of the reference implementation"})
+    return f"{out}: AU-Net with {len(ours.stages)} stages, {sum(t.numel() for t in state.values()):,} parameters"
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix != ".pth":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AUNetError(
+            f"{path}: cannot be read as {'weights' if path.suffix == '.pth' else 'safetensors'}: {reason}"
+        ) from None
+    state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise AUNetError(f"{path}: expected a mapping of names to tensors, bare or under 'model'")
+    return state
 
 
 def reference_config(values: Mapping[str, Any], origin: str) -> AUNetConfig:

@@ -1,7 +1,6 @@
 """A model directory: `config.json` (our settings under the key `aunet`), `model.safetensors`, and a model card."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import aunet
 from aunet.config import AUNetConfig, validate
 from aunet.errors import AUNetError
+from aunet.files import replacing, write_json
 from aunet.model.aunet import AUNet
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -32,8 +32,7 @@ def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(directory / WEIGHTS) as path:
         save_file(tensors, path, metadata={"format": "pt"})
-    with replacing(directory / CONFIG) as path:
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(directory / CONFIG, settings)
     with replacing(directory / CARD) as path:
         path.write_text(_card(model.config, facts or {}))
 
@@ -66,24 +65,6 @@ def load_config(directory: Path) -> AUNetConfig:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AUNetError(f"{path}: not the configuration of an aunet model ({type(error).__name__}: {error})") from None
     return validate(AUNetConfig, values, f"{path}: aunet")
-
-
-class replacing:
-    """Context manager: a path to write to, which takes the place of `path` when the block ends without an error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
-
-    def __enter__(self) -> Path:
-        return self.partial
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.partial.unlink(missing_ok=True)
-            return
-        with self.partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        self.partial.replace(self.path)
 
 
 def _card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:

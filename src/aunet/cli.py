@@ -1,0 +1,182 @@
+"""The `aunet` command: options and output; the work is done elsewhere."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from aunet.errors import AUNetError, ConfigError
+
+app = typer.Typer(
+    name="aunet",
+    help="Autoregressive U-Nets: language models that read raw bytes and build their own units.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+convert_app = typer.Typer(help="Read checkpoints of other implementations.", no_args_is_help=True)
+app.add_typer(convert_app, name="convert")
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory, such as train.out of a run.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps.")]
+
+
+def main() -> NoReturn:
+    """Entry point: an AUNetError is one line on stderr, never a traceback."""
+    try:
+        app()
+    except AUNetError as error:
+        for line in str(error).splitlines():
+            print(f"aunet: error: {line}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+@app.command()
+def train(
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML or JSON file, or a preset.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    list_presets: Annotated[bool, typer.Option("--list", help="Name the presets.")] = False,
+) -> None:
+    """Train on any text; the same command again resumes."""
+    from aunet import presets
+
+    console = Console()
+    if list_presets:
+        console.print(presets.table())
+        return
+    if config is None:
+        raise ConfigError("name a configuration or a preset; aunet train --list shows the presets")
+    from aunet.evals.bpb import make_validate
+    from aunet.train.run import run_training
+
+    finished = run_training(presets.load_run(config, overrides or []), make_validate, console)
+    raise typer.Exit(finished.exit_code)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory of the text, the model and the report.")] = Path("demo"),
+    seconds: Annotated[float, typer.Option(help="Training time at most.")] = 230.0,
+) -> None:
+    """Train a small AU-Net on this machine's own documentation, measure it, and write a report."""
+    from aunet.demo import run_demo
+
+    raise typer.Exit(run_demo(out, seconds, Console()))
+
+
+@app.command()
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
+    max_bytes: Annotated[int, typer.Option(help="New bytes at most.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest byte.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest bytes.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest bytes of this total.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given again.")] = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a prompt, as valid UTF-8 that streams as it comes."""
+    import aunet
+
+    loaded = aunet.load(model, device=device)
+    options = {"max_bytes": max_bytes, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    events = loaded.stream(prompt, stop=tuple(stop or ()), **options)
+    if as_json:
+        from aunet.infer.generate import collect
+
+        result = collect(events)
+        print(json.dumps({"prompt": prompt, **result.to_json(), **options}, ensure_ascii=False))
+        return
+    sys.stdout.write(prompt)
+    for event in events:
+        sys.stdout.write(event.text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+@app.command("eval")
+def evaluate(
+    model: ModelArgument,
+    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="txt, jsonl(.gz, .zst), parquet.")],
+    text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = "text",
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Bits per byte of whole documents, per file and in total."""
+    import aunet
+    from aunet.evals.files import score_files, table
+
+    scores = score_files(aunet.load(model, device=device), files, text_field, Console(stderr=True))
+    if as_json:
+        print(json.dumps(scores.to_json()))
+    else:
+        Console().print(table(scores))
+
+
+@app.command()
+def inspect(
+    model: ModelArgument,
+    text: Annotated[str, typer.Argument(help="The text to look at; - reads standard input.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Show the units of every stage and the bits of every byte."""
+    import aunet
+    from aunet.report import inspection
+
+    data = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    inspection.show(aunet.load(model, device=device), data, html, Console())
+
+
+@app.command()
+def info(
+    target: Annotated[str, typer.Argument(metavar="MODEL|CONFIG|PRESET")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Parameters, FLOPs per byte, contraction and memory by stage, without allocating the weights."""
+    from aunet.info import describe_target, table
+
+    accounting = describe_target(target, overrides or [])
+    if as_json:
+        print(json.dumps(accounting.to_json()))
+    else:
+        Console().print(table(accounting))
+
+
+@app.command()
+def split(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A file, or - for standard input.")],
+    rule: Annotated[str, typer.Option(help="word1, word1+word2, pretok, fixed-4, ...")] = "word1",
+    count: Annotated[bool, typer.Option("--count", help="Only count the units.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show or count the units of a text."""
+    from aunet.report.units import read_input, show_units
+
+    show_units(read_input(file), rule, count, as_json, Console())
+
+
+@convert_app.command()
+def lingua(
+    weights: Annotated[Path, typer.Argument(help="Safetensors, or a .pth read by torch's weights-only loader.")],
+    config: Annotated[Path, typer.Argument(help="The reference's configuration, JSON or YAML.")],
+    out: Annotated[Path, typer.Argument(help="The model directory to write.")],
+) -> None:
+    """Convert a checkpoint of the reference AU-Net (Meta Lingua)."""
+    from aunet.model.convert import convert_lingua
+
+    Console().print(convert_lingua(weights, config, out), highlight=False, soft_wrap=True)

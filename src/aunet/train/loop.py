@@ -1,0 +1,220 @@
+"""The training loop, top to bottom.
+
+rows -> micro-batches -> forward and backward -> clip -> AdamW -> metrics -> now and then validation and a checkpoint.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import aunet
+from aunet.config import RunConfig
+from aunet.data.batch import Batch, collate
+from aunet.data.loader import Loader
+from aunet.errors import AUNetError
+from aunet.model.aunet import AUNet
+from aunet.model.directory import save_model
+from aunet.train import checkpoint
+from aunet.train.metrics import Metrics
+from aunet.train.optim import build_optimizer
+from aunet.train.plan import Plan, learning_rate
+from aunet.train.progress import TrainingProgress
+from aunet.train.runtime import Stop, compile_blocks
+
+Validate = Callable[[AUNet], Mapping[str, float]]
+"""Scores the held-out documents: at least `bits_per_byte`."""
+
+FIXED_ON_RESUME = ("model", "data.seed", "train.seed", "train.betas", "train.weight_decay", "train.clip")
+"""Settings that a resumed run must share with its checkpoint, beside what the loader checks."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    stopped: bool
+    """True when a signal ended it before its last step."""
+    valid: Mapping[str, float] | None
+    """The last validation."""
+    seconds: float
+    """Time spent in steps, over all resumptions."""
+
+
+class Trainer:
+    """Everything a run consists of. `step` counts the finished optimizer steps."""
+
+    def __init__(self, config: RunConfig, plan: Plan, loader: Loader, device: torch.device) -> None:
+        self.config, self.plan, self.loader, self.device = config, plan, loader, device
+        self.out = Path(config.train.out)
+        self.model = AUNet.on_meta(config.model).to_empty(device=device)
+        self.model.initialise(config.train.seed)
+        self.optimizer = build_optimizer(self.model, config.train)
+        checkpoint.materialise(self.optimizer)
+        self.step, self.bytes, self.seconds = 0, 0, 0.0
+        self.saved_step = -1
+
+    def resume(self, found: checkpoint.Checkpoint) -> None:
+        """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
+        saved = found.state["config"]
+        for key in FIXED_ON_RESUME:
+            then, now = _at(saved, key), _at(self.config.model_dump(mode="json"), key)
+            if then != now:
+                change = _difference(key, then, now)
+                raise AUNetError(f"cannot resume {found.directory}: {change}; restore it or name another train.out")
+        if found.state["rows_per_step"] != self.plan.rows_per_step:
+            raise AUNetError(
+                f"cannot resume {found.directory}: a step has {self.plan.rows_per_step} rows now and had "
+                f"{found.state['rows_per_step']}; restore train.batch_bytes or name another train.out"
+            )
+        self.loader.load_state_dict(found.state["loader"])
+        checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizer))
+        self.step, self.bytes, self.seconds = found.step, found.state["bytes"], found.state["seconds"]
+        self.saved_step = found.step
+
+    def run(self, validate: Validate | None, metrics: Metrics, progress: TrainingProgress, stop: Stop) -> Outcome:
+        """Train to the end of the plan or to a signal; either way the last step is saved."""
+        settings, valid = self.config.train, None
+        if settings.compile:
+            compile_blocks(self.model, self.device)
+        told = 0
+        while self.step < self.plan.steps and stop.signal is None:
+            started = time.perf_counter()
+            values = self.train_step()
+            self.seconds += time.perf_counter() - started
+            if self.step % settings.log_every == 0 or self.step == self.plan.steps:
+                line = self._report(values)
+                metrics.write(self.step, line)
+                progress.update(
+                    self.step,
+                    line["loss"] * line["positions"] / line["step_bytes"] / math.log(2),
+                    line["bytes_per_second"],
+                )
+                if not math.isfinite(line["loss"]):
+                    raise AUNetError(self._diverged(line["loss"]))
+            problems = self.loader.problems.lines()
+            for text in problems[told:]:
+                progress.say(text)
+            told = len(problems)
+            if validate and settings.valid_every and self.step % settings.valid_every == 0:
+                valid = self._validate(validate, metrics, progress)
+            if self.step % settings.checkpoint_every == 0:
+                self.save()
+        self.save()
+        if (
+            self.step == self.plan.steps
+            and validate
+            and not (settings.valid_every and self.step % settings.valid_every == 0)
+        ):
+            valid = self._validate(validate, metrics, progress)
+        facts = {
+            "steps": self.step,
+            "bytes read": self.bytes,
+            "paper FLOPs": f"{self.bytes * self.plan.flops_per_byte:.3g}",
+        }
+        if valid:
+            facts["bits per byte on held-out text"] = f"{valid['bits_per_byte']:.4f}"
+        save_model(self.model, self.out, facts)
+        return Outcome(self.step, stop.signal is not None and self.step < self.plan.steps, valid, self.seconds)
+
+    def train_step(self) -> dict[str, Any]:
+        """One optimizer step; the values it returns may still be on the device."""
+        settings = self.config.train
+        waiting = time.perf_counter()
+        rows = self.loader.next_rows(self.plan.rows_per_step)
+        share = math.ceil(len(rows) / settings.accumulate)
+        batches = [collate(rows[i : i + share]) for i in range(0, len(rows), share)]
+        waited = time.perf_counter() - waiting
+        positions = sum(batch.counts[0] for batch in batches)
+        self.model.train()
+        loss = torch.zeros((), device=self.device)
+        for batch in batches:
+            part = self._loss(batch) / positions
+            part.backward()
+            loss += part.detach()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        rate = learning_rate(self.plan, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        step_bytes = sum(batch.bytes for batch in batches)
+        self.bytes += step_bytes
+        counts = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
+        return {
+            "loss": loss,
+            "grad_norm": norm,
+            "lr": rate,
+            "positions": positions,
+            "step_bytes": step_bytes,
+            "contraction": [positions / count for count in counts],
+            "data_wait": waited,
+        }
+
+    def _loss(self, batch: Batch) -> Tensor:
+        ids, targets, levels, starts = (
+            x.to(self.device, non_blocking=True) for x in (batch.ids, batch.targets, batch.levels, batch.starts)
+        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"):
+            return self.model.loss(ids, targets, levels, starts, batch.counts)
+
+    def _report(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        line = {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
+        rate = self.bytes / max(self.seconds, 1e-9)
+        flops = self.bytes * self.plan.flops_per_byte
+        return {**line, "bytes": self.bytes, "paper_flops": flops, "bytes_per_second": rate, "seconds": self.seconds}
+
+    def _validate(self, validate: Validate, metrics: Metrics, progress: TrainingProgress) -> Mapping[str, float]:
+        self.model.eval()
+        valid = validate(self.model)
+        metrics.write(self.step, {f"valid_{name}": value for name, value in valid.items()})
+        progress.say(f"step {self.step}: {valid['bits_per_byte']:.4f} bits per byte on held-out text")
+        return valid
+
+    def save(self) -> None:
+        """Write a checkpoint of the finished step, unless it is on disk already."""
+        if self.saved_step == self.step:
+            return
+        state = {
+            "aunet": aunet.__version__,
+            "config": json.loads(self.config.model_dump_json()),
+            "rows_per_step": self.plan.rows_per_step,
+            "bytes": self.bytes,
+            "seconds": self.seconds,
+            "loader": self.loader.state_dict(),
+        }
+        tensors = checkpoint.training_tensors(self.model, self.optimizer)
+        checkpoint.save(self.out / "checkpoints", self.step, tensors, state, self.config.train.keep)
+        self.saved_step = self.step
+
+    def _diverged(self, loss: float) -> str:
+        where = f"resume from {self.out / 'checkpoints'}" if self.saved_step > 0 else "start again"
+        return f"step {self.step}: the loss is {loss}; lower train.lr (now {self.plan.lr:g}) and {where}"
+
+
+def _at(values: Mapping[str, Any], key: str) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    return json.loads(json.dumps(found))
+
+
+def _difference(key: str, then: Any, now: Any) -> str:
+    """The first place where two settings differ, by its dotted key."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in now:
+            if then.get(name) != now[name]:
+                return _difference(f"{key}.{name}", then.get(name), now[name])
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for i, (a, b) in enumerate(zip(then, now, strict=True)):
+            if a != b:
+                return _difference(f"{key}.{i}", a, b)
+    return f"{key} is {json.dumps(now)}, the checkpoint has {json.dumps(then)}"

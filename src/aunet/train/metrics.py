@@ -1,0 +1,121 @@
+"""Metrics: one JSON object per line in `metrics.jsonl`, and the same to TensorBoard or wandb where asked for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from aunet.config import RunConfig
+from aunet.errors import AUNetError, MissingExtra
+from aunet.files import replacing
+
+FILE = "metrics.jsonl"
+
+
+class Sink(Protocol):
+    """Somewhere metrics go."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Take the values of one step."""
+
+    def close(self) -> None:
+        """Write out what is held."""
+
+
+class Metrics:
+    """Appends lines to `directory/metrics.jsonl`; those past `resumed_step` are dropped, the run writes them again.
+
+    A line that a crash cut off is dropped too.
+    """
+
+    def __init__(self, directory: Path, config: RunConfig, resumed_step: int) -> None:
+        path = directory / FILE
+        kept = [line for line in read(path) if line["step"] <= resumed_step] if path.exists() else []
+        with replacing(path) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._path = path
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._sinks: list[Sink] = []
+        if config.train.tensorboard:
+            self._sinks.append(TensorBoard(directory, resumed_step))
+        if config.train.wandb:
+            self._sinks.append(Wandb(directory, config))
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """One line `{"step": step, **values}`."""
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise AUNetError(f"{self._path}: cannot be written ({error.strerror})") from None
+        for sink in self._sinks:
+            sink.write(step, values)
+
+    def close(self) -> None:
+        """Close the file and the sinks."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise AUNetError(f"{self._path}: cannot be written ({error.strerror})") from None
+        for sink in self._sinks:
+            sink.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a metrics file."""
+    lines = []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                lines.append(line)
+    return lines
+
+
+class TensorBoard:
+    """Scalars in `directory/tensorboard`."""
+
+    def __init__(self, directory: Path, resumed_step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingExtra("tensorboard", "track", "train.tensorboard") from None
+        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=resumed_step + 1)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """All numbers, by name."""
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush the event file."""
+        self._writer.close()
+
+
+class Wandb:
+    """A Weights & Biases run, resumed under the same id when the training run is."""
+
+    def __init__(self, directory: Path, config: RunConfig) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise MissingExtra("wandb", "wandb", "train.wandb") from None
+        self._run = wandb.init(
+            project="aunet",
+            name=directory.name,
+            id=directory.name,
+            resume="allow",
+            dir=directory,
+            config=config.model_dump(),
+        )
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """All values, by name."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()

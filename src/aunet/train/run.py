@@ -1,0 +1,70 @@
+"""A whole training run from its configuration: plan, data, model, resumption, training."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from aunet.config import RunConfig
+from aunet.data.loader import Loader
+from aunet.errors import ConfigError
+from aunet.files import make_directory, write_json
+from aunet.splitting import splitter
+from aunet.train import checkpoint
+from aunet.train.loop import Outcome, Trainer, Validate
+from aunet.train.metrics import Metrics
+from aunet.train.plan import make_plan
+from aunet.train.progress import TrainingProgress
+from aunet.train.runtime import locked, prepare_device, stop_on_signals
+
+MakeValidate = Callable[[RunConfig], Validate | None]
+"""What scores the held-out documents of a configuration; None where there are none. Scoring builds on inference."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended, and the exit code that tells it: 0 complete, 143 or 130 stopped by a signal."""
+
+    outcome: Outcome
+    exit_code: int
+
+
+def run_training(config: RunConfig, make_validate: MakeValidate, console: Console) -> Finished:
+    """Train, or continue the run in `train.out`; raises AUNetError with one line on anything that cannot be used."""
+    if config.model.vocab_size != RunConfig.model_fields["model"].annotation.model_fields["vocab_size"].default:
+        raise ConfigError(
+            f"model.vocab_size: training reads bytes (258 ids), this model has {config.model.vocab_size} ids; "
+            "it can be looked at with aunet info"
+        )
+    plan = make_plan(config)
+    out = Path(config.train.out)
+    make_directory(out, "train.out")
+    device = prepare_device(config.train)
+    validate = make_validate(config)
+    with locked(out), Loader(config.data, splitter(config.model.splitter)) as loader, stop_on_signals() as stop:
+        progress_lines: list[str] = []
+        found = checkpoint.newest(out / "checkpoints", progress_lines.append)
+        trainer = Trainer(config, plan, loader, device)
+        if found:
+            trainer.resume(found)
+            progress_lines.append(f"resuming after step {found.step} from {found.directory}")
+        write_json(out / "run.json", json.loads(config.model_dump_json()))
+        metrics = Metrics(out, config, trainer.step)
+        progress = TrainingProgress(console, plan.steps, trainer.step)
+        try:
+            for line in progress_lines:
+                progress.say(line)
+            outcome = trainer.run(validate, metrics, progress, stop)
+        finally:
+            progress.close()
+            metrics.close()
+        if outcome.stopped:
+            console.print(
+                f"stopped after step {outcome.step} of {plan.steps}, saved in {out / 'checkpoints'}; "
+                "run the same command again to resume",
+                highlight=False,
+                soft_wrap=True,
+            )
+        return Finished(outcome, stop.exit_code if outcome.stopped else 0)

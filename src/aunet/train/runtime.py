@@ -1,0 +1,105 @@
+"""The machine a run uses: device, threads, allocator, compiler, signals, and the lock on its directory."""
+
+import ctypes
+import fcntl
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from aunet.config import TrainConfig
+from aunet.errors import AUNetError, ConfigError
+from aunet.model.aunet import AUNet
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def prepare_device(config: TrainConfig) -> torch.device:
+    """The device of `train.device`, the CPU set up for training; `auto` is CUDA where there is one, else the CPU."""
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ConfigError(f"train.device: {name!r} is not available here; use cpu or auto") from None
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks instead of giving them back to the system after every large tensor.
+
+    A training step frees and asks for the same tens of megabytes again and again; without this, half of an elementwise
+    operation on a 16 MB tensor is the kernel clearing new pages. Elsewhere than on glibc nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of <malloc.h>
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_threshold, 1 << 25)
+    mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def compile_blocks(model: AUNet, device: torch.device) -> None:
+    """Compile each block by itself: blocks of one width share their code, and ragged lengths never compile again."""
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        raise ConfigError(
+            "train.compile: torch.compile needs a C++ compiler on the CPU; install g++ or set it to false"
+        )
+    # One recompilation per distinct block shape and mode (training, validation) is expected, not a fault.
+    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
+    for block in model.blocks():
+        block.compile(dynamic=True)
+
+
+class Stop:
+    """Set by the first SIGTERM or Ctrl-C, so that the loop finishes its step; the second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal, as a shell reports it: 143 for SIGTERM, 130 for Ctrl-C; 0 without a signal."""
+        return 128 + self.signal if self.signal else 0
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """While the block runs, SIGTERM and SIGINT set the yielded `Stop`."""
+    stop = Stop()
+    before = {number: signal.signal(number, stop._receive) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep a second run out of the same directory; the system drops the lock of a killed process."""
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AUNetError(f"train.out: another run is writing to {directory}; wait for it or name another") from None
+        yield

@@ -1,0 +1,44 @@
+"""Metrics: JSON lines that a resumed run takes up where its checkpoint was."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aunet.config import AUNetConfig, RunConfig, StageConfig, TrainConfig
+from aunet.train import metrics
+
+CONFIG = RunConfig(model=AUNetConfig(stages=(StageConfig(dim=8, layers=1, head_dim=8),)))
+
+
+def test_lines_are_appended_and_superseded_after_a_resume(tmp_path: Path) -> None:
+    log = metrics.Metrics(tmp_path, CONFIG, 0)
+    for step in (1, 2, 3, 4):
+        log.write(step, {"loss": step / 3})
+    log.close()
+    with (tmp_path / metrics.FILE).open("a") as file:
+        file.write('{"step": 5, "lo')  # what a kill leaves
+    log = metrics.Metrics(tmp_path, CONFIG, 2)
+    log.write(3, {"loss": 7.0})
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / metrics.FILE).read_text().splitlines()]
+    assert lines == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}, {"step": 3, "loss": 7.0}]
+    assert metrics.read(tmp_path / metrics.FILE) == lines
+
+
+def test_a_line_is_on_disk_before_the_next_step(tmp_path: Path) -> None:
+    log = metrics.Metrics(tmp_path, CONFIG, 0)
+    log.write(1, {"loss": 0.5})
+    assert metrics.read(tmp_path / metrics.FILE) == [{"step": 1, "loss": 0.5}]
+    log.close()
+
+
+def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `track`")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = metrics.Metrics(tmp_path, CONFIG.model_copy(update={"train": TrainConfig(tensorboard=True)}), 0)
+    log.write(1, {"loss": 0.5, "contraction": [1.0]})
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5)]
