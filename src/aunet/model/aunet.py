@@ -64,13 +64,21 @@ class AUNet(nn.Module):
         with torch.device("meta"):
             return cls(config)
 
-    def forward(self, ids_T: Tensor, levels_T: Tensor, starts_N: Tensor, counts: Sequence[int]) -> Tensor:
+    def forward(
+        self,
+        ids_T: Tensor,
+        levels_T: Tensor,
+        starts_N: Tensor,
+        counts: Sequence[int],
+        longest: int | None = None,
+    ) -> Tensor:
         """Next-byte logits [T, V] of packed documents.
 
         `ids_T`: int64, BOS included; `levels_T`: uint8, the first position of a document at the highest level;
-        `starts_N`: N + 1 boundaries of the documents; `counts`: positions of every stage, with counts[0] = T.
+        `starts_N`: N + 1 boundaries of the documents; `counts`: positions of every stage, with counts[0] = T;
+        `longest`: a bound on the length of a document, for the CUDA kernels (T if not given).
         """
-        layouts = build_layout(levels_T, starts_N, counts, self.config.offsets)
+        layouts = build_layout(levels_T, starts_N, counts, self.config.offsets, longest)
         return self.logits_of(self._run(0, self.embedding(ids_T), layouts))
 
     def _run(self, s: int, x_TD: Tensor, layouts: Sequence[StageLayout]) -> Tensor:
@@ -98,10 +106,16 @@ class AUNet(nn.Module):
         return self.head(self.norm(x_TD))
 
     def loss(
-        self, ids_T: Tensor, targets_T: Tensor, levels_T: Tensor, starts_N: Tensor, counts: Sequence[int]
+        self,
+        ids_T: Tensor,
+        targets_T: Tensor,
+        levels_T: Tensor,
+        starts_N: Tensor,
+        counts: Sequence[int],
+        longest: int | None = None,
     ) -> Tensor:
         """Sum of the cross-entropies over all positions, in nats; divide by T of the whole step for the mean."""
-        logits_TV = self(ids_T, levels_T, starts_N, counts)
+        logits_TV = self(ids_T, levels_T, starts_N, counts, longest)
         return F.cross_entropy(logits_TV.float(), targets_T, reduction="sum")
 
     @torch.no_grad()

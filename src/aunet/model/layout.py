@@ -43,23 +43,26 @@ class StageLayout:
     """None in the trunk."""
 
 
-def build_layout(levels_T: Tensor, starts_N: Tensor, counts: Sequence[int], offsets: int) -> list[StageLayout]:
+def build_layout(
+    levels_T: Tensor, starts_N: Tensor, counts: Sequence[int], offsets: int, longest: int | None = None
+) -> list[StageLayout]:
     """Layouts of all stages, from bytes to the trunk.
 
     `levels_T`: uint8, poolings that each position survives, the first of a document surviving all; `starts_N`: N + 1
-    document boundaries; `counts`: units of every stage, with counts[0] = T; `offsets`: P.
+    document boundaries; `counts`: units of every stage, with counts[0] = T; `offsets`: P; `longest`: a bound on the
+    length of a document, T if not given.
     """
     layouts = []
-    longest = counts[0]
+    longest = counts[0] if longest is None else longest
     for s, count in enumerate(counts):
-        position_T = _positions(starts_N, count)
+        position_T, longest = _positions(starts_N, count), min(longest, count)
         if s + 1 == len(counts):
             layouts.append(StageLayout(starts_N, position_T, longest, None))
             break
         pooling = _pool(levels_T > s, counts[s + 1], offsets)
         layouts.append(StageLayout(starts_N, position_T, longest, pooling))
         levels_T = levels_T[pooling.kept_U]
-        last = starts_N.new_tensor([counts[s + 1]])
+        last = torch.full((1,), counts[s + 1], device=starts_N.device)
         starts_N = torch.cat([pooling.segment_T[starts_N[:-1]], last])
     return layouts
 

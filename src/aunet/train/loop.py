@@ -160,11 +160,13 @@ class Trainer:
         }
 
     def _loss(self, batch: Batch) -> Tensor:
+        # Rounded up, so that kernels that are compiled or captured for a length see few of them.
+        longest = 1 << (int(batch.starts.diff().max()) - 1).bit_length()
         ids, targets, levels, starts = (
             x.to(self.device, non_blocking=True) for x in (batch.ids, batch.targets, batch.levels, batch.starts)
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"):
-            return self.model.loss(ids, targets, levels, starts, batch.counts)
+            return self.model.loss(ids, targets, levels, starts, batch.counts, longest)
 
     def _report(self, values: Mapping[str, Any]) -> dict[str, Any]:
         line = {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
