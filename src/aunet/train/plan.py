@@ -1,0 +1,127 @@
+"""How long a run is, how large its steps are and how its learning rate moves (paper, section 3 and appendix B)."""
+
+import math
+from dataclasses import dataclass
+
+from aunet.bytes import VOCAB_SIZE
+from aunet.config import LENGTHS, RunConfig
+from aunet.errors import ConfigError
+from aunet.model.flops import LLAMA_BYTES_PER_TOKEN_SQUARED, flops_per_byte
+
+LAW_RANGE = (1e18, 1e22)
+"""Paper FLOPs between which the laws were fitted, to one digit as budgets are named: aunet2-1e22 takes 1.12e22."""
+
+
+def batch_law(compute: float) -> float:
+    """Bytes per step of an AU-Net of this compute: 0.66 C^0.321."""
+    return 0.66 * compute**0.321
+
+
+def learning_rate_law(compute: float) -> float:
+    """Highest learning rate of an AU-Net of this compute: 6.6 C^-0.176."""
+    return 6.6 * compute**-0.176
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run in numbers."""
+
+    steps: int
+    rows_per_step: int
+    batch_bytes: int
+    """Bytes of a step at most, rows_per_step times seq_len; rows end where documents do, so it holds a little less."""
+    lr: float
+    """Highest learning rate."""
+    lr_floor: float
+    """Last learning rate."""
+    warmup_steps: int
+    bytes: int
+    """Bytes of the run at most."""
+    flops_per_byte: float
+    """Paper FLOPs."""
+    compute: float
+    """Paper FLOPs of the run."""
+    gamma: float
+    """Data-to-model ratio, bytes / F, in Llama 3 tokens."""
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Resolve a configuration; raises ConfigError that names the keys to set."""
+    train, seq_len = config.train, config.data.seq_len
+    if all(getattr(train, name) is None for name in LENGTHS):
+        raise ConfigError(f"the length of the run is missing; set one of {', '.join(f'train.{n}' for n in LENGTHS)}")
+    flops = flops_per_byte(config.model, seq_len)
+    # A model over token ids has units of tokens, in which gamma needs no conversion.
+    gamma_scale = LLAMA_BYTES_PER_TOKEN_SQUARED if config.model.vocab_size == VOCAB_SIZE else 1.0
+    batch, wanted = _batch_and_bytes(config, flops, gamma_scale)
+    _check_laws(config, wanted * flops)
+    rows = max(1, round(batch / seq_len))
+    if rows < train.accumulate:
+        raise ConfigError(
+            f"train.accumulate: {train.accumulate} micro-batches need as many rows, but train.batch_bytes {batch:g} is "
+            f"{rows} {'row' if rows == 1 else 'rows'} of data.seq_len {seq_len}; lower one or raise the other"
+        )
+    steps = train.steps or max(1, round(wanted / (rows * seq_len)))
+    total = steps * rows * seq_len
+    lr = train.lr or learning_rate_law(total * flops)
+    return Plan(
+        steps=steps,
+        rows_per_step=rows,
+        batch_bytes=rows * seq_len,
+        lr=lr,
+        lr_floor=lr * train.lr_floor,
+        warmup_steps=_warmup_steps(train.warmup, steps),
+        bytes=total,
+        flops_per_byte=flops,
+        compute=total * flops,
+        gamma=total / flops / gamma_scale,
+    )
+
+
+def _batch_and_bytes(config: RunConfig, flops: float, gamma_scale: float) -> tuple[float, float]:
+    """Bytes per step and bytes of the run, before they are made whole rows and whole steps."""
+    train = config.train
+    if train.steps is not None:
+        # B = 0.66 (steps B F)^0.321, solved for B
+        batch = train.batch_bytes or batch_law(train.steps * flops) ** (1 / (1 - 0.321))
+        return batch, train.steps * batch
+    if train.bytes is not None:
+        wanted = train.bytes
+    elif train.compute is not None:
+        wanted = train.compute / flops
+    else:
+        assert train.gamma is not None
+        wanted = train.gamma * gamma_scale * flops
+    return train.batch_bytes or batch_law(wanted * flops), wanted
+
+
+def _check_laws(config: RunConfig, compute: float) -> None:
+    """The laws are defaults only where they were fitted: they give a learning rate of 0.03 at 1e13 FLOPs."""
+    missing = [f"train.{name}" for name in ("lr", "batch_bytes") if getattr(config.train, name) is None]
+    low, high = LAW_RANGE
+    if missing and not low <= float(f"{compute:.0e}") <= high:
+        raise ConfigError(
+            f"set {' and '.join(missing)}: the run takes {compute:.2g} FLOPs, and the paper's laws for them hold from "
+            f"{low:.0e} to {high:.0e} only (here they would give lr {learning_rate_law(compute):.2g}, "
+            f"batch_bytes {batch_law(compute):.0f})"
+        )
+
+
+def _warmup_steps(warmup: float, steps: int) -> int:
+    """A share of the steps below 1, a number of steps from 1 on; the last step stays outside."""
+    if warmup < 1:
+        return min(round(warmup * steps), steps - 1)
+    if warmup >= steps:
+        raise ConfigError(
+            f"train.warmup: {warmup:g} steps do not fit before the last of {steps}; give fewer, or a share below 1"
+        )
+    return round(warmup)
+
+
+def learning_rate(plan: Plan, step: int) -> float:
+    """Learning rate of step 0 .. steps - 1: linear to the highest, then a cosine to the floor at the last step."""
+    if step < plan.warmup_steps:
+        return plan.lr * (step + 1) / plan.warmup_steps
+    peak = max(plan.warmup_steps - 1, 0)
+    share = (step - peak) / max(plan.steps - 1 - peak, 1)
+    return plan.lr_floor + (plan.lr - plan.lr_floor) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
