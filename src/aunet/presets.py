@@ -1,4 +1,5 @@
-"""Named configurations: small ones for a CPU, and every configuration of the paper with its training row.
+"""Named configurations: small ones for a CPU, and every configuration of the paper with its training row
+(Tables 9 to 11 and the scaling rows).
 
 Rows marked *over tokens* are the paper's baselines over Llama 3 tokens: one stage, all counts per token (`bytes` and
 `batch_bytes` are tokens); they can be looked at, not trained, since training reads bytes.
@@ -20,16 +21,17 @@ RULES = ("", "word1", "word1+word2", "word1+word2+word4")
 """The paper's splitting rule by number of stages, counted from one."""
 LLAMA_VOCABULARY = 128_256
 
+Settings = dict[str, Any]
+"""Sections of a RunConfig, or a part of them."""
+
 
 @dataclass(frozen=True)
 class Preset:
     """A configuration with a name."""
 
     description: str
-    values: Mapping[str, Any]
+    values: Settings
     """The sections `model`, `data`, `train` of a RunConfig."""
-    paper: str = ""
-    """The paper's own record of the run."""
 
 
 def _model(
@@ -40,11 +42,11 @@ def _model(
     heads: Sequence[int] | None = None,
     window: int | None = 512,
     **more: Any,
-) -> dict[str, Any]:
+) -> Settings:
     """The paper's habits: head width 64 at the byte stage, 128 deeper, a window at the byte stage only."""
     depth = len(dims) - 1
     heads = heads or [64 if depth and s == 0 else 128 for s in range(len(dims))]
-    stages: list[dict[str, Any]] = [
+    stages: list[Settings] = [
         {"dim": dim, "layers": count, "head_dim": head} for dim, count, head in zip(dims, layers, heads, strict=True)
     ]
     for stage, width in zip(stages, ffn or [], strict=bool(ffn)):
@@ -54,13 +56,13 @@ def _model(
     return {"stages": stages, "splitter": RULES[depth], **more}
 
 
-def _run(model: dict[str, Any], seq_len: int, **train: Any) -> dict[str, Any]:
+def _run(model: Settings, seq_len: int, **train: Any) -> Settings:
     """A run as the paper trains: clip 0.2, weight decay 0.1 and a floor of 0.01 unless told otherwise."""
     common = {"clip": 0.2, "weight_decay": 0.1, "lr_floor": 0.01}
     return {"model": model, "data": {"seq_len": seq_len}, "train": {**common, **train}}
 
 
-def _gpu_run(model: dict[str, Any], *, seq_len: int = 8192, **train: Any) -> dict[str, Any]:
+def _gpu_run(model: Settings, *, seq_len: int = 8192, **train: Any) -> Settings:
     return _run(model, seq_len, precision="bf16", **train)
 
 
@@ -86,52 +88,45 @@ def _small() -> dict[str, Preset]:
 
 def _billions() -> dict[str, Preset]:
     """Tables 9 to 11: the 1B and 8B rows."""
-    two = {"steps": 180_000, "batch_bytes": 1.6e6, "lr": 1.65e-3, "warmup": 10_000}
-    three = {"steps": 105_000, "batch_bytes": 2.8e6, "lr": 1.5e-3, "warmup": 10_000}
-    four = {**three, "warmup": 20_000}
-    eight = {"steps": 277_834, "batch_bytes": 4.2e6, "lr": 8.18e-4, "warmup": 5000}
-    over_bytes = {"bytes": 2.74e11, "batch_bytes": 1.6e6, "lr": 1.65e-3, "warmup": 10_000}
-    bpe_1b = {"steps": 60_000, "batch_bytes": 1.0e6, "lr": 3e-3, "warmup": 5000}
-    bpe_7b = {"bytes": 2e11, **_bpe_laws(9e21), "warmup": 5000}
+    two: Settings = {"steps": 180_000, "batch_bytes": 1.6e6, "lr": 1.65e-3, "warmup": 10_000}
+    three: Settings = {"steps": 105_000, "batch_bytes": 2.8e6, "lr": 1.5e-3, "warmup": 10_000}
+    four: Settings = {**three, "warmup": 20_000}
+    eight: Settings = {"steps": 277_834, "batch_bytes": 4.2e6, "lr": 8.18e-4, "warmup": 5000}
+    over_bytes: Settings = {"bytes": 2.74e11, "batch_bytes": 1.6e6, "lr": 1.65e-3, "warmup": 10_000}
+    bpe_1b: Settings = {"steps": 60_000, "batch_bytes": 1.0e6, "lr": 3e-3, "warmup": 5000}
+    bpe_7b: Settings = {"bytes": 2e11, **_bpe_laws(9e21), "warmup": 5000}
     deep = (512, 2048, 3072, 4608)
     return {
         "aunet2-1b": Preset(
-            "AU-Net 2 1B (Table 9)",
+            "AU-Net 2 1B, 5.1e20 FLOPs",
             _gpu_run(_model((512, 2048), (3, 25)), **two),
-            "5.1e20 FLOPs, 1.6e6 bytes per step, 1.8e9 FLOPs per byte",
         ),
         "aunet3-1b": Preset(
-            "AU-Net 3 1B (Table 9)",
+            "AU-Net 3 1B, 6.7e20 FLOPs",
             _gpu_run(_model((512, 2048, 3072), (3, 3, 18)), **three),
-            "6.7e20 FLOPs, 2.8e6 bytes per step, 2.3e9 FLOPs per byte",
         ),
         "aunet4-1b": Preset(
-            "AU-Net 4 1B (Table 9)",
+            "AU-Net 4 1B, 8.0e20 FLOPs",
             _gpu_run(_model(deep, (3, 3, 4, 10)), **four),
-            "8.0e20 FLOPs, 2.8e6 bytes per step, 2.8e9 FLOPs per byte",
         ),
         "aunet4-1b-dm8": Preset(
-            "AU-Net 4 1B with the layers of the paper's dm8 run", _gpu_run(_model(deep, (3, 3, 3, 12)), **four)
+            "AU-Net 4 1B, the layers of the dm8 run", _gpu_run(_model(deep, (3, 3, 3, 12)), **four)
         ),
         "aunet2-8b": Preset(
-            "AU-Net 2 8B (7B in Table 9, 8B in Table 2)",
+            "AU-Net 2 8B (7B in Table 9), 1.2e22 FLOPs",
             _gpu_run(_model((1024, 4096), (3, 32), ffn=(4096, 14336)), **eight),
-            "1.2e22 FLOPs, 4.2e6 bytes per step, 1.0e10 FLOPs per byte",
         ),
         "transformer-bytes-1b": Preset(
-            "Transformer over bytes 1B (Table 9); batch and lr not published, those of aunet2-1b",
+            "byte Transformer 1B, 60B Llama 3 tokens of text; lr, batch unpublished",
             _gpu_run(_model((2048,), (25,)), **over_bytes),
-            "4e21 FLOPs, text of 60B Llama 3 tokens",
         ),
         "transformer-bpe-1b": Preset(
-            "Transformer 1B over tokens (Table 9)",
+            "Transformer 1B over tokens, 6.6e20 FLOPs",
             _gpu_run(_model((2048,), (25,), vocab_size=LLAMA_VOCABULARY), seq_len=4096, **bpe_1b),
-            "6.6e20 FLOPs, 1.0e6 tokens per step, 1.1e10 FLOPs per token",
         ),
         "transformer-bpe-7b": Preset(
-            "Transformer 7B over tokens (Table 9); batch and lr by the paper's laws",
+            "Transformer 7B over tokens; lr, batch by the law",
             _gpu_run(_model((4096,), (32,), ffn=(11008,), vocab_size=LLAMA_VOCABULARY), seq_len=4096, **bpe_7b),
-            "200B tokens",
         ),
     }
 
@@ -184,17 +179,10 @@ TRANSFORMER_SCALING = {
 def _scaling() -> dict[str, Preset]:
     """The scaling rows: data-to-model ratio 10 in Llama 3 tokens, learning rate and batch by the laws."""
     rows: dict[str, Preset] = {}
-    published = {
-        "aunet2-1e19": "1.1e19 FLOPs, 8.7e5 bytes per step, 2.4e8 FLOPs per byte, 56 240 steps, lr 2.923e-3",
-        "aunet2-1e22": "1.1e22 FLOPs, 7.9e6 bytes per step, 7.3e9 FLOPs per byte, 193 096 steps, lr 8.72e-4",
-    }
     for stages, table in ((2, AUNET2_SCALING), (3, AUNET3_SCALING)):
         for budget, (dims, layers) in table.items():
-            name = f"aunet{stages}-{budget}"
-            rows[name] = Preset(
-                f"AU-Net {stages}, scaling row of {budget} FLOPs",
-                _gpu_run(_model(dims, layers), gamma=10),
-                published.get(name, f"{budget} FLOPs, gamma 10"),
+            rows[f"aunet{stages}-{budget}"] = Preset(
+                f"AU-Net {stages}, scaling row", _gpu_run(_model(dims, layers), gamma=10)
             )
     for budget, (dim, count) in TRANSFORMER_SCALING.items():
         # C = gamma F^2 over tokens, so gamma F = sqrt(gamma C) tokens. The paper counts these budgets without the head;
@@ -202,9 +190,8 @@ def _scaling() -> dict[str, Preset]:
         tokens = float(f"{(10 * float(budget)) ** 0.5:.3g}")
         model = _model((dim,), (count,), vocab_size=LLAMA_VOCABULARY)
         rows[f"transformer-{budget}"] = Preset(
-            f"Transformer over tokens, scaling row of {budget} FLOPs without the head",
+            "Transformer over tokens, scaling row",
             _gpu_run(model, seq_len=2048, bytes=tokens, **_bpe_laws(float(budget))),
-            f"{budget} FLOPs, gamma 10",
         )
     return rows
 
@@ -225,7 +212,7 @@ def names() -> list[str]:
     return list(PRESETS)
 
 
-def preset(name: str) -> dict[str, Any]:
+def preset(name: str) -> Settings:
     """The sections `model`, `data`, `train` of a preset, to change at will; ConfigError names the nearest preset.
 
     >>> [stage["dim"] for stage in preset("aunet2-1b")["model"]["stages"]]
@@ -235,7 +222,7 @@ def preset(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
         mend = f"did you mean {near[0]}?" if near else "aunet train --list shows them"
         raise ConfigError(f"no preset {name!r}; {mend}")
-    values: dict[str, Any] = json.loads(json.dumps(PRESETS[name].values))
+    values: Settings = json.loads(json.dumps(PRESETS[name].values))
     return values
 
 
@@ -258,7 +245,7 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     return validate(RunConfig, apply_overrides(values, overrides), origin)
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _from_file(path: Path) -> Settings:
     values = read_mapping(path)
     base = values.pop("preset", None)
     if base is None:
@@ -273,13 +260,13 @@ def _from_file(path: Path) -> dict[str, Any]:
     return _merge(below, values)
 
 
-def _drop_lengths(values: dict[str, Any]) -> None:
+def _drop_lengths(values: Settings) -> None:
     train = values.get("train")
     if isinstance(train, dict):
         values["train"] = {key: value for key, value in train.items() if key not in LENGTHS}
 
 
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(below: Settings, above: Mapping[str, Any]) -> Settings:
     """Mappings key by key, anything else replaced."""
     result = dict(below)
     for key, value in above.items():
@@ -289,10 +276,14 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table() -> Table:
-    """What `aunet train --list` prints."""
-    view = Table("preset", "widths", "layers", "what it is", "the paper's run", box=None, pad_edge=False)
+    """What `aunet train --list` prints: the shapes and the training row; `law`: by the paper's laws."""
+    view = Table(box=None, pad_edge=False)
+    for column in ("preset", "widths", "layers", "length", "batch", "lr", "what it is"):
+        view.add_column(column, no_wrap=column != "what it is")
     for name, entry in PRESETS.items():
-        stages = entry.values["model"]["stages"]
-        widths, layers = (";".join(str(stage[key]) for stage in stages) for key in ("dim", "layers"))
-        view.add_row(name, widths, layers, entry.description, entry.paper)
+        stages, train = entry.values["model"]["stages"], entry.values["train"]
+        shape = [";".join(str(stage[key]) for stage in stages) for key in ("dim", "layers")]
+        length = next(f"{key} {train[key]:g}" for key in LENGTHS if key in train)
+        row = [f"{train[key]:g}" if key in train else "law" for key in ("batch_bytes", "lr")]
+        view.add_row(name, *shape, length, *row, entry.description)
     return view

@@ -27,7 +27,7 @@ from aunet.model.layers import Attention
 from aunet.model.upsampling import MultiLinear, Repeat, Simple
 
 LLAMA_BYTES_PER_TOKEN_SQUARED = 20.79
-"""k^2 of the Llama 3 tokenizer on DCLM (paper, section 3): a data-to-model ratio in bytes is k^2 times one in tokens."""
+"""k^2 of the Llama 3 tokenizer on DCLM (paper, section 3): a ratio gamma in bytes is k^2 times that in tokens."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,15 @@ def useful_flops(config: AUNetConfig, lengths: Sequence[Sequence[int]]) -> float
 
 
 def useful_flops_by_stage(config: AUNetConfig, lengths: Sequence[Sequence[int]]) -> list[float]:
-    """The same for every stage: what its units pay for."""
+    """The same by the stage that a part is listed under."""
     if len(lengths) != len(config.stages):
         raise ValueError(f"{len(config.stages)} stages need as many lists of lengths, not {len(lengths)}")
     arrays = [np.asarray(stage, dtype=np.float64) for stage in lengths]
     sums = [0.0] * len(arrays)
     for cost in _useful_costs(config):
         documents = arrays[cost.stage]
-        sums[cost.stage] += 6 * cost.weights * float(documents.sum())
-        sums[cost.stage] += 12 * cost.width * visible_pairs(documents, cost.window) if cost.width else 0.0
+        pairs = visible_pairs(documents, cost.window) if cost.width else 0.0
+        sums[cost.part.stage] += 6 * cost.weights * float(documents.sum()) + 12 * cost.width * pairs
     return sums
 
 

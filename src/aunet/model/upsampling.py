@@ -49,8 +49,9 @@ class MultiLinear(nn.Module):
     def forward(self, coarse_UE: Tensor, pooling: Pooling) -> Tensor:
         """[U, E] to [T, D]."""
         normed_UE, maps_PDE = self.norm(coarse_UE), self.maps()
-        if torch.is_autocast_enabled(normed_UE.device.type):
-            dtype = torch.get_autocast_dtype(normed_UE.device.type)
+        kind = normed_UE.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):  # not on `meta`
+            dtype = torch.get_autocast_dtype(kind)
             normed_UE, maps_PDE = normed_UE.to(dtype), maps_PDE.to(dtype)
         source_T = pooling.segment_T[pooling.order_T]
         if normed_UE.is_cuda and normed_UE.dtype == torch.bfloat16:

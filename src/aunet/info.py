@@ -1,0 +1,111 @@
+"""`aunet info`: what a model, a configuration or a preset costs, as a table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from aunet.config import AUNetConfig, DataConfig, RunConfig, apply_overrides, validate
+from aunet.errors import AUNetError
+from aunet.model.accounting import Accounting, describe
+from aunet.presets import load_run
+from aunet.splitting import splitter
+
+
+def describe_target(target: str, overrides: Sequence[str] = (), text: Path | None = None) -> Accounting:
+    """Count a model directory, a configuration file or a preset, with dotted overrides.
+
+    `text`: a file on which the bytes per unit are measured; they stand beside those that the configuration expects.
+    """
+    run = _load_target(target, overrides)
+    accounting = describe(run.model, run.data.seq_len)
+    if text is None:
+        return accounting
+    try:
+        data = text.read_bytes()
+    except OSError as error:
+        raise AUNetError(f"{text}: {error.strerror}") from None
+    if not data:
+        raise AUNetError(f"{text}: the file is empty, nothing can be measured on it")
+    return accounting.with_measured(measure_contraction(run.model, data))
+
+
+def _load_target(target: str, overrides: Sequence[str]) -> RunConfig:
+    if not Path(target).is_dir():
+        return load_run(target, overrides)
+    from aunet.model.directory import load_config
+
+    values = {"model": load_config(Path(target)).model_dump(mode="json"), "data": DataConfig().model_dump(mode="json")}
+    return validate(RunConfig, apply_overrides(values, overrides), target)
+
+
+def measure_contraction(config: AUNetConfig, data: bytes) -> list[float]:
+    """Bytes per unit of every stage when `data`, not empty, is one document; the unit of BOS does not count."""
+    if not config.depth:
+        return [1.0]
+    levels_n = splitter(config.splitter).levels(data)
+    return [len(data) / max(1, int((levels_n >= s).sum())) for s in range(len(config.stages))]
+
+
+def table(accounting: Accounting) -> Table:
+    """One row per stage and one per part of it; totals in the caption."""
+    unit, memory = accounting.unit, accounting.memory
+    measured = any(stage.measured_contraction for stage in accounting.stages)
+    caption = (
+        f"{_short(accounting.parameters)} parameters, {_short(accounting.flops_per_byte)} paper FLOPs and "
+        f"{_short(accounting.useful_flops_per_byte)} useful FLOPs per {unit}, forward and backward, in rows of "
+        f"{accounting.seq_len} {unit}s\n"
+        f"training in fp32 with AdamW: {_size(memory.weights)} weights, {_size(memory.gradients)} gradients, "
+        f"{_size(memory.optimizer)} optimizer, {_size(memory.activations_per_million_bytes)} activations per million "
+        f"{unit}s of batch"
+    )
+    view = Table(box=None, pad_edge=False, caption=caption, caption_justify="left", caption_style="")
+    view.add_column("stage")
+    names = ["width", "layers", "heads", "FFN", "window", f"{unit}s/unit", *(["measured"] if measured else [])]
+    for name in [*names, "parameters", f"FLOPs/{unit}", "useful", "activations"]:
+        view.add_column(name, justify="right")
+    deepest = len(accounting.stages)
+    for stage in accounting.stages:
+        heads = str(stage.heads) if stage.heads == stage.kv_heads else f"{stage.heads}/{stage.kv_heads}"
+        found = [f"{stage.measured_contraction:.2f}" if stage.measured_contraction else ""] if measured else []
+        view.add_row(
+            str(stage.stage),
+            str(stage.dim),
+            str(stage.layers) if stage.stage == deepest else f"{stage.layers} + {stage.layers}",
+            heads,
+            str(stage.ffn_dim),
+            str(stage.window or "all"),
+            f"{stage.contraction:g}",
+            *found,
+            _short(stage.parameters),
+            _short(stage.flops_per_byte),
+            _short(stage.useful_flops_per_byte),
+            _size(stage.activations_per_million_bytes),
+            style="bold",
+        )
+        blank = [""] * (len(names))
+        for part in stage.parts:
+            view.add_row(f"  {part.name}", *blank, _short(part.parameters), _short(part.flops_per_byte), "", "")
+    return view
+
+
+def _short(number: float) -> str:
+    """Three digits and a suffix.
+
+    >>> _short(1_818_166_506), _short(999), _short(0)
+    ('1.82G', '999', '0')
+    """
+    return _scaled(number, ("", "k", "M", "G", "T", "P"))
+
+
+def _size(number: float) -> str:
+    """Bytes with three digits."""
+    return _scaled(number, (" B", " kB", " MB", " GB", " TB", " PB"))
+
+
+def _scaled(number: float, suffixes: Sequence[str]) -> str:
+    for suffix in suffixes[:-1]:
+        if float(f"{number:.3g}") < 1000:
+            return f"{number:.3g}{suffix}"
+        number /= 1000
+    return f"{number:.3g}{suffixes[-1]}"
