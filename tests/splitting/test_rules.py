@@ -9,6 +9,7 @@ import pytest
 import regex
 from byte_strings import any_bytes, texts
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aunet.errors import ConfigError
 from aunet.splitting import RULES, splitter
