@@ -1,0 +1,90 @@
+"""Small training runs in real processes, for the tests of the command line and of interruptions."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+WORDS = "the a cat dog house tree river and or walks runs sees under over old new 12 7, then. She he it was\n".split(
+    " "
+)
+
+
+def write_text(path: Path, documents: int, seed: int = 0) -> Path:
+    """JSON lines of pseudo-English, deterministic."""
+    draw = random.Random(seed)
+    with path.open("w") as file:
+        for i in range(documents):
+            text = " ".join(draw.choices(WORDS, k=draw.randint(5, 120)))
+            file.write(json.dumps({"id": i, "text": text}) + "\n")
+    return path
+
+
+def write_config(directory: Path, **train: Any) -> Path:
+    """A two-stage model that trains in seconds; keywords replace keys of the section `train`."""
+    data = write_text(directory / "train.jsonl", 300)
+    valid = write_text(directory / "valid.jsonl", 5, seed=1)
+    config = {
+        "model": {
+            "splitter": "word1",
+            "stages": [
+                {"dim": 16, "layers": 1, "head_dim": 8, "window": 32},
+                {"dim": 32, "layers": 1, "head_dim": 8},
+            ],
+        },
+        "data": {"sources": [{"path": str(data)}], "valid": [{"path": str(valid)}], "seq_len": 256, "workers": 1},
+        "train": {
+            "out": str(directory / "out"),
+            "steps": 12,
+            "batch_bytes": 1024,
+            "lr": 3e-3,
+            "checkpoint_every": 4,
+            "threads": 1,
+            **train,
+        },
+    }
+    path = directory / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def aunet(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `python -m aunet` to its end; nothing is checked."""
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), **options)
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Start `python -m aunet` in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The command line."""
+    return [sys.executable, "-m", "aunet", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """No colours and no terminal, whatever the caller has."""
+    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"}
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    """Step and loss of every step, as they stand in metrics.jsonl."""
+    return [(line["step"], line["loss"]) for line in metrics(out) if "loss" in line]

@@ -1,0 +1,140 @@
+"""Whole runs in real processes: complete, killed, stopped, resumed, refused."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runs import aunet, losses, metrics, start, write_config
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("whole")
+    result = aunet("train", write_config(directory))
+    assert result.returncode == 0, result.stderr
+    return directory / "out"
+
+
+def wait_for_step(out: Path, step: int) -> None:
+    """Until metrics show this step."""
+    while True:
+        path = out / "metrics.jsonl"
+        if path.exists() and any(line.get("step", 0) >= step for line in _lines(path)):
+            return
+        time.sleep(0.01)
+
+
+def _lines(path: Path) -> list[dict[str, int]]:
+    from aunet.train.metrics import read
+
+    return read(path)
+
+
+def test_a_complete_run_leaves_model_metrics_and_checkpoints(uninterrupted: Path) -> None:
+    names = {path.name for path in uninterrupted.iterdir()}
+    assert {"config.json", "model.safetensors", "README.md", "metrics.jsonl", "run.json", "checkpoints"} <= names
+    assert [step for step, _ in losses(uninterrupted)] == list(range(1, 13))
+    assert {path.name for path in (uninterrupted / "checkpoints").iterdir()} == {"step-8", "step-12"}
+    first, last = losses(uninterrupted)[0][1], losses(uninterrupted)[-1][1]
+    assert last < first - 0.3
+    valid = [line for line in metrics(uninterrupted) if "valid_bits_per_byte" in line]
+    assert [line["step"] for line in valid] == [12] and 0 < valid[0]["valid_bits_per_byte"] < 8
+
+
+@pytest.mark.parametrize("step", [2, 5, 9])
+def test_a_killed_run_resumes_bit_for_bit(uninterrupted: Path, tmp_path: Path, step: int) -> None:
+    config = write_config(tmp_path)
+    process = start("train", config)
+    wait_for_step(tmp_path / "out", step)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    result = aunet("train", config)
+    assert result.returncode == 0, result.stderr
+    assert losses(tmp_path / "out") == losses(uninterrupted)
+
+
+def test_loader_workers_do_not_change_the_losses(uninterrupted: Path, tmp_path: Path) -> None:
+    assert aunet("train", write_config(tmp_path), "data.workers=0").returncode == 0
+    assert losses(tmp_path / "out") == losses(uninterrupted)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_says_how_to_resume_and_exits(
+    uninterrupted: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    config = write_config(tmp_path, checkpoint_every=1000, steps=5000, lr=1e-5)
+    process = start("train", config)
+    wait_for_step(tmp_path / "out", 2)
+    os.killpg(process.pid, number)  # the whole group, as Ctrl-C in a terminal does
+    stdout, stderr = process.communicate()
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    last = losses(tmp_path / "out")[-1][0]
+    assert f"stopped after step {last} of 5000, saved in" in stdout and "run the same command again" in stdout
+    assert (tmp_path / "out" / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
+    again = aunet("train", config, f"train.steps={last + 2}")
+    assert again.returncode == 0, again.stderr
+    assert f"resuming after step {last}" in again.stdout
+    assert [step for step, _ in losses(tmp_path / "out")] == list(range(1, last + 3))
+
+
+def test_accumulation_gives_the_same_losses_within_rounding(uninterrupted: Path, tmp_path: Path) -> None:
+    assert aunet("train", write_config(tmp_path, accumulate=3)).returncode == 0
+    for (_, a), (_, b) in zip(losses(tmp_path / "out"), losses(uninterrupted), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+
+
+def test_a_changed_model_is_refused_by_key(uninterrupted: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    shutil.copytree(uninterrupted, tmp_path / "out")
+    result = aunet("train", config, "model.stages.1.layers=2")
+    assert result.returncode == 1
+    assert "model.stages.1.layers is 2, the checkpoint has 1; restore it or name another train.out" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_changed_data_are_refused(uninterrupted: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    shutil.copytree(uninterrupted, tmp_path / "out")
+    result = aunet("train", config, "train.steps=20", "data.seed=7")
+    assert result.returncode == 1 and "data.seed is 7, the checkpoint has 0" in result.stderr
+
+
+def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    config = write_config(tmp_path, steps=5000)
+    process = start("train", config)
+    try:
+        wait_for_step(tmp_path / "out", 1)
+        result = aunet("train", config)
+        assert result.returncode == 1 and "train.out: another run is writing to" in result.stderr
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_corrupt_newest_checkpoint_is_named_and_the_previous_used(uninterrupted: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    assert aunet("train", config, "train.keep=3").returncode == 0
+    shard = next((tmp_path / "out" / "checkpoints" / "step-12").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-7])
+    result = aunet("train", config)
+    assert result.returncode == 0, result.stderr
+    assert "step-12: passed over" in result.stdout and "resuming after step 8" in result.stdout
+    assert losses(tmp_path / "out") == losses(uninterrupted)
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = aunet("train", write_config(tmp_path), f"train.out={tmp_path / 'file' / 'below'}")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.stderr.startswith("aunet: error: train.out: ") and "name another directory" in result.stderr
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    result = aunet("train", write_config(tmp_path, lr=1e30, warmup=0))
+    assert result.returncode == 1 and "the loss is" in result.stderr and "lower train.lr" in result.stderr
+    assert "Traceback" not in result.stderr
