@@ -55,7 +55,7 @@ def _packed_attention(
     q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, starts_N: Tensor, window: int
 ) -> tuple[Tensor, Tensor]:
     """Output [T, H, K] and, for the backward pass, the log-sum-exp of the scores [T, H]."""
-    out_THK, lse_TH = torch.empty_like(q_THK), q_THK.new_empty(q_THK.shape[:2], dtype=torch.float32)
+    out_THK, lse_TH = torch.empty_like(q_THK), q_THK.new_empty(q_THK.shape[:2], dtype=_lse_dtype(q_THK))
     for view in _views(starts_N, window):
         q, k, v = view.queries(q_THK), view.keys(k_TGK, q_THK.shape[1]), view.keys(v_TGK, q_THK.shape[1])
         out, lse = _forward(q, k, v, view.mask(q))
@@ -66,7 +66,11 @@ def _packed_attention(
 
 @_packed_attention.register_fake
 def _(q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, starts_N: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q_THK), q_THK.new_empty(q_THK.shape[:2], dtype=torch.float32)
+    return torch.empty_like(q_THK), q_THK.new_empty(q_THK.shape[:2], dtype=_lse_dtype(q_THK))
+
+
+def _lse_dtype(q_THK: Tensor) -> torch.dtype:
+    return torch.promote_types(q_THK.dtype, torch.float32)
 
 
 @torch.library.custom_op("aunet::packed_attention_backward", mutates_args=())
@@ -140,11 +144,13 @@ _packed_attention.register_autograd(_autograd, setup_context=_setup_context)
 class _View:
     """A run of `chunks` times `length` queries of one document, and the keys that each chunk sees.
 
-    Chunk c holds the queries from `first + c * length` on and sees the `before` keys ahead of them and its own.
+    Chunk c holds the queries from `first + c * length` on and sees the `before` keys ahead of them and its own. Without
+    a window it is plainly causal.
     """
 
-    def __init__(self, first: int, chunks: int, length: int, before: int) -> None:
-        self.first, self.chunks, self.length, self.before = first, chunks, length, before
+    def __init__(self, first: int, chunks: int, length: int, window: int | None) -> None:
+        self.first, self.chunks, self.length, self.window = first, chunks, length, window
+        self.before = window - 1 if window else 0
 
     def queries(self, x_THK: Tensor) -> Tensor:
         """A view [chunks, H, length, K] of packed positions."""
@@ -175,7 +181,7 @@ class _View:
 
     def mask(self, q: Tensor) -> Tensor | None:
         """The additive band [chunks, H, length, S] that all chunks share; None where plain causality is enough."""
-        if not self.before:
+        if self.window is None:
             return None
         return _band(self.length, self.before, q.dtype, q.device).expand(*q.shape[:2], -1, -1)
 
@@ -186,12 +192,12 @@ def _views(starts_N: Tensor, window: int) -> Iterator[_View]:
     for first, end in itertools.pairwise(bounds):
         head = end - first if not window else min(end - first, window)
         if head:
-            yield _View(first, 1, head, 0)
+            yield _View(first, 1, head, None)
         chunks, rest = divmod(end - first - head, CHUNK)
         if chunks:
-            yield _View(first + head, chunks, CHUNK, window - 1)
+            yield _View(first + head, chunks, CHUNK, window)
         if rest:
-            yield _View(end - rest, 1, rest, window - 1)
+            yield _View(end - rest, 1, rest, window)
 
 
 @lru_cache(maxsize=256)
