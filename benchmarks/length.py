@@ -55,8 +55,8 @@ def main() -> None:
         r = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
         first = first or (r["step"] / length, r["memory"] / length)
         print(
-            f"| {length:,} | {r['step']:.3f} s | {r['step'] / length / first[0]:.2f} | {r['memory'] / 2**20:,.0f} MiB | "
-            f"{r['memory'] / length / first[1]:.2f} |",
+            f"| {length:,} | {r['step']:.3f} s | {r['step'] / length / first[0]:.2f} | "
+            f"{r['memory'] / 2**20:,.0f} MiB | {r['memory'] / length / first[1]:.2f} |",
             flush=True,
         )
 

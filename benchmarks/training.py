@@ -2,11 +2,11 @@
 
     python benchmarks/training.py [FILE.jsonl ...] [--modes eager compile] [--steps 12] [--threads 2]
 
-The model of docs/performance.md: dims [128, 512], layers [3, 6], head dims [32, 64], FFN [512, 1536], windows [256, 4096],
-`word1`, AdamW, 4 x 2048 bytes of English per step. Every step stands between two measurements of a 2048^3 product, and
-the shares are taken pair by pair, so that a machine whose speed drifts does not change them. Only useful FLOPs count:
-exact visible keys, no padding. Without FILE the text is the documentation that Python carries. Each mode runs in a process
-of its own, so that its peak memory is its own.
+The model of docs/performance.md: dims [128, 512], layers [3, 6], head dims [32, 64], FFN [512, 1536], windows
+[256, 4096], `word1`, AdamW, 4 x 2048 bytes of English per step. Every step stands between two measurements of a 2048^3
+product, and the shares are taken pair by pair, so that a machine whose speed drifts does not change them. Only useful
+FLOPs count: exact visible keys, no padding. Without FILE the text is the documentation that Python carries. Each mode
+runs in a process of its own, so that its peak memory is its own.
 """
 
 import argparse
@@ -60,7 +60,8 @@ def main() -> None:
         low, middle, high = min(r["shares"]), statistics.median(r["shares"]), max(r["shares"])
         print(
             f"| {mode} | {r['step']:.2f} s | {r['bytes_per_second']:,.0f} | {r['useful'] / 1e6:.1f} | "
-            f"{r['product'] / 1e9:.0f} GFLOP/s | {middle:.1%} ({low:.1%}-{high:.1%}) | {r['memory'] / 2**20:,.0f} MiB |",
+            f"{r['product'] / 1e9:.0f} GFLOP/s | {middle:.1%} ({low:.1%}-{high:.1%}) | "
+            f"{r['memory'] / 2**20:,.0f} MiB |",
             flush=True,
         )
 
