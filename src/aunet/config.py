@@ -5,6 +5,7 @@ A configuration is a YAML or JSON mapping with the sections `model`, `data` and 
 Unknown keys are errors that name the nearest valid key; all problems are reported at once.
 """
 
+import copy
 import difflib
 import json
 import math
@@ -13,7 +14,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,9 +27,9 @@ PAPER_CONTRACTION = (1.0, 4.9, 7.3, 10.5)
 
 
 class Strict(BaseModel):
-    """Immutable, and an unknown key is an error."""
+    """Immutable, and an unknown key is an error; so are infinities, for which no length or rate can be planned."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def ffn_width(dim: int) -> int:
@@ -156,6 +157,7 @@ class DataConfig(Strict):
         return self
 
 
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 LENGTHS = ("steps", "bytes", "compute", "gamma")
 
 
@@ -172,7 +174,7 @@ class TrainConfig(Strict):
     lr: float | None = Field(default=None, gt=0, description="highest learning rate; the paper's law in its range")
     lr_floor: float = Field(default=0.01, ge=0, le=1, description="last learning rate as a share of the highest")
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of the steps, from 1 on a number of steps")
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
     clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -211,7 +213,9 @@ def validate(kind: type[C], values: Mapping[str, Any], origin: str) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{origin}: {_problem(kind, item)}" for item in error.errors())) from None
+        # A list whose items are wrong is also reported as too short; the items say it.
+        items = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]
+        raise ConfigError("\n".join(f"{origin}: {_problem(kind, item)}" for item in items)) from None
 
 
 def _problem(kind: type[BaseModel], item: Any) -> str:
@@ -223,7 +227,7 @@ def _problem(kind: type[BaseModel], item: Any) -> str:
         prefix = ".".join([*path[:-1], ""])
         mend = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key {key}; {mend}"
-    message = item["msg"].removeprefix("Value error, ")
+    message = "expected a mapping" if item["type"] == "model_type" else item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = "" if item["type"] in ("missing", "value_error") else f" (given: {item['input']!r})"
     return f"{key}: {message}{given}" if key else f"{message}{given}"
@@ -269,7 +273,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
     >>> apply_overrides({"train": {"lr": 1.0}}, ["train.lr=2e-3", "train.compile=true"])
     {'train': {'lr': 0.002, 'compile': True}}
     """
-    result: dict[str, Any] = json.loads(json.dumps(values))
+    result = copy.deepcopy(values)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -284,10 +288,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
 
 def _set(target: Any, key: str, path: list[str], value: Any) -> None:
     for part in path[:-1]:
-        if isinstance(target, list):
-            target = target[_index(target, key, part)]
-        else:
-            target = target.setdefault(part, {})
+        target = target[_index(target, key, part)] if isinstance(target, list) else target.setdefault(part, {})
         if not isinstance(target, dict | list):
             raise ConfigError(f"{key}: {part} is a value and has no keys below it")
     if isinstance(target, list):

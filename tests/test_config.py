@@ -1,0 +1,190 @@
+"""Configurations: what is filled in, what is refused and how it is said, overrides, files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aunet.config import (
+    PAPER_CONTRACTION,
+    AUNetConfig,
+    DataConfig,
+    RunConfig,
+    StageConfig,
+    TrainConfig,
+    apply_overrides,
+    ffn_width,
+    read_mapping,
+    validate,
+)
+from aunet.errors import ConfigError
+
+STAGE = {"dim": 16, "layers": 1, "head_dim": 8}
+
+
+def _model(stages: int, splitter: str, **more: Any) -> AUNetConfig:
+    return AUNetConfig.model_validate({"stages": [STAGE] * stages, "splitter": splitter, **more})
+
+
+def test_what_is_left_out_is_filled_in() -> None:
+    stage = StageConfig.model_validate({"dim": 512, "layers": 3, "head_dim": 64})
+    assert (stage.heads, stage.kv_heads, stage.ffn_dim, stage.window) == (8, 8, 1536, None)
+    assert (
+        StageConfig.model_validate({"dim": 16, "layers": 1, "head_dim": 4, "kv_heads": 2, "ffn_dim": 8}).kv_heads == 2
+    )
+
+
+@pytest.mark.parametrize(("dim", "width"), [(2048, 5632), (3072, 8192), (4608, 12288), (4096, 11008), (256, 768)])
+def test_feed_forward_widths_follow_the_papers_table(dim: int, width: int) -> None:
+    assert ffn_width(dim) == width
+
+
+def test_contraction_is_the_papers_for_words_and_the_width_for_fixed() -> None:
+    words = _model(4, "word1+word2+word4")
+    assert tuple(stage.contraction for stage in words.stages) == PAPER_CONTRACTION
+    fixed = _model(3, "fixed-4+fixed-16")
+    assert [stage.contraction for stage in fixed.stages] == [1.0, 4.0, 16.0]
+    own = AUNetConfig.model_validate({"stages": [STAGE, {**STAGE, "contraction": 3.5}], "splitter": "word1"})
+    assert own.stages[1].contraction == 3.5
+
+
+def test_a_configuration_survives_json() -> None:
+    config = RunConfig.model_validate({"model": {"stages": [STAGE, STAGE], "splitter": "word1"}})
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stages": []}, "stages: tuple should have at least 1 item"),
+        ({"stages": [STAGE, STAGE]}, "2 stages need a splitter with 1 levels; '' has 0"),
+        ({"stages": [STAGE], "splitter": "word1"}, "1 stages need a splitter with 0 levels; 'word1' has 1"),
+        ({"stages": [{**STAGE, "head_dim": 5}]}, "stages.0: head_dim 5 does not divide dim 16"),
+        ({"stages": [{**STAGE, "dim": 15, "head_dim": 5}]}, "stages.0: head_dim 5 is odd"),
+        ({"stages": [{**STAGE, "dim": 48, "kv_heads": 4}]}, "kv_heads 4 does not divide the 6 heads"),
+        ({"stages": [{**STAGE, "window": 0}]}, "stages.0.window: input should be greater than 0 (given: 0)"),
+        (
+            {"stages": [STAGE], "upsampling": "linear"},
+            "upsampling: input should be 'multilinear', 'repeat' or 'simple'",
+        ),
+        ({"stages": [STAGE], "rope_theta": float("inf")}, "rope_theta: input should be a finite number"),
+        (
+            {"stages": [STAGE, {**STAGE, "contraction": 4}, {**STAGE, "contraction": 3}], "splitter": "word1+word2"},
+            "stages.2.contraction is below the one of stages.1",
+        ),
+        ({"stage": [STAGE]}, "unknown key stage; did you mean stages?"),
+        ({"stages": [{**STAGE, "heads_dim": 8}]}, "unknown key stages.0.heads_dim; did you mean stages.0.head_dim?"),
+        ({"stages": ["dim"]}, "stages.0: expected a mapping (given: 'dim')"),
+        ({"stages": [STAGE], "zzz": 1}, "unknown key zzz; known here: vocab_size, stages, splitter"),
+    ],
+)
+def test_models_that_cannot_be(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(AUNetConfig, values, "file.yaml")
+    assert message in str(caught.value)
+    assert all(line.startswith("file.yaml: ") for line in str(caught.value).splitlines())
+
+
+def test_all_problems_are_told_at_once() -> None:
+    values = {
+        "model": {"stages": [{**STAGE, "layers": -1}, {"dim": 16}], "splitter": "word1"},
+        "train": {"lr": 0, "stpes": 3, "betas": [0.9, 1.0]},
+        "data": {"seq_len": 1},
+    }
+    with pytest.raises(ConfigError) as caught:
+        validate(RunConfig, values, "x")
+    lines = str(caught.value).splitlines()
+    for start in (
+        "x: model.stages.0.layers",
+        "x: model.stages.1.layers",
+        "x: model.stages.1.head_dim",
+        "x: train.lr",
+        "x: unknown key train.stpes; did you mean train.steps?",
+        "x: train.betas.1: input should be less than 1",
+        "x: data.seq_len",
+    ):
+        assert sum(line.startswith(start) for line in lines) == 1, start
+    assert len(lines) == 7
+
+
+def test_one_length_of_a_run_at_most() -> None:
+    assert validate(TrainConfig, {"steps": 3}, "x").steps == 3
+    with pytest.raises(ConfigError, match="give one of steps, bytes, compute, gamma, not steps and gamma"):
+        validate(TrainConfig, {"steps": 3, "gamma": 1}, "x")
+
+
+def test_mixing_is_by_weights_or_by_temperature() -> None:
+    sources = [{"path": "a", "weight": 1}, {"path": "b"}]
+    with pytest.raises(ConfigError, match="either all sources have a weight or none has"):
+        validate(DataConfig, {"sources": sources}, "x")
+    with pytest.raises(ConfigError, match="temperature and weights exclude each other"):
+        validate(DataConfig, {"sources": sources[:1], "temperature": 2}, "x")
+
+
+def test_overrides_reach_lists_and_new_sections() -> None:
+    values = {"model": {"stages": [{"dim": 1}, {"dim": 2}]}}
+    result = apply_overrides(values, ["model.stages.1.dim=64", "train.lr=1e-3", "train.betas=[0.8, 0.9]", "a.b=null"])
+    assert result == {
+        "model": {"stages": [{"dim": 1}, {"dim": 64}]},
+        "train": {"lr": 1e-3, "betas": [0.8, 0.9]},
+        "a": {"b": None},
+    }
+    assert values == {"model": {"stages": [{"dim": 1}, {"dim": 2}]}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lr", "'train.lr' is not KEY=VALUE; write for instance train.lr=1e-3"),
+        ("=3", "'=3' is not KEY=VALUE"),
+        ("model.stages.5.dim=3", "model.stages.5.dim: '5' is not a place in a list of 1"),
+        ("model.stages.x.dim=3", "'x' is not a place in a list of 1"),
+        ("model.stages.0.dim.x=3", "model.stages.0.dim.x: dim is a value and has no keys below it"),
+        ("train.betas=[1", "train.betas: '[1' is not valid YAML"),
+    ],
+)
+def test_overrides_that_cannot_be_set(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides({"model": {"stages": [{"dim": 1}]}}, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e+3", -2500.0), ("1e", "1e"), (".5e1", 5)]
+)
+def test_yaml_reads_exponents_as_numbers(text: str, value: Any) -> None:
+    assert apply_overrides({}, [f"x={text}"]) == {"x": value}
+
+
+def test_files_are_read_as_yaml_or_json(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("train: {lr: 1e-3}\nday: 2025-06-17\n")
+    assert read_mapping(tmp_path / "a.yaml")["train"] == {"lr": 1e-3}
+    apply_overrides(read_mapping(tmp_path / "a.yaml"), ["train.lr=2e-3"])  # a date is no JSON value
+    (tmp_path / "a.json").write_text('{"train": {"lr": 1e-3}}')
+    assert read_mapping(tmp_path / "a.json") == {"train": {"lr": 1e-3}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.yaml", b"train: {lr: 1\n", "not valid YAML: .*line 2"),
+        ("a.json", b'{\n"a": }', "not valid JSON: .*line 2"),
+        ("a.yaml", b"- 1\n", "expected a mapping with the keys model, data, train"),
+        ("a.yaml", b"", "expected a mapping"),
+        ("a.yaml", b"\xff\xfe\x00", "not valid YAML"),
+        ("a.json", b"\xff", "not valid JSON"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_mapping(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml: No such file"):
+        read_mapping(tmp_path / "gone.yaml")
