@@ -8,7 +8,8 @@ from rich.table import Table
 from aunet.config import AUNetConfig, DataConfig, RunConfig, apply_overrides, validate
 from aunet.errors import AUNetError
 from aunet.model.accounting import Accounting, describe
-from aunet.presets import load_run
+from aunet.model.directory import CONFIG, load_config
+from aunet.presets import PRESETS, load_run
 from aunet.splitting import splitter
 
 
@@ -31,11 +32,12 @@ def describe_target(target: str, overrides: Sequence[str] = (), text: Path | Non
 
 
 def _load_target(target: str, overrides: Sequence[str]) -> RunConfig:
-    if not Path(target).is_dir():
+    directory = Path(target)
+    # A preset's name wins over a directory of other things that happens to be called so, as `demo` may.
+    if not directory.is_dir() or (target in PRESETS and not (directory / CONFIG).is_file()):
         return load_run(target, overrides)
-    from aunet.model.directory import load_config
 
-    values = {"model": load_config(Path(target)).model_dump(mode="json"), "data": DataConfig().model_dump(mode="json")}
+    values = {"model": load_config(directory).model_dump(mode="json"), "data": DataConfig().model_dump(mode="json")}
     return validate(RunConfig, apply_overrides(values, overrides), target)
 
 

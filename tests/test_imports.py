@@ -1,0 +1,121 @@
+"""Imports flow one way, and the core needs the core dependencies only."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "aunet"
+OPTIONAL = ["datasets", "pyarrow", "zstandard", "wandb", "tensorboard", "transformers", "tokenizers", "pandas", "scipy"]
+
+BASE = {"errors", "bytes", "files", "config"}
+"""What needs nothing but itself."""
+LAYERS = {
+    "errors": set(),
+    "bytes": BASE,
+    "files": BASE,
+    "config": BASE,
+    "presets": BASE,
+    "splitting": BASE,
+    "data": BASE | {"splitting"},
+    "model": BASE,
+    "train": BASE | {"splitting", "data", "model"},
+    "infer": BASE | {"splitting", "data", "model"},
+    "language_model": BASE | {"splitting", "data", "model", "infer", "evals"},
+    "evals": BASE | {"splitting", "data", "model", "infer", "language_model"},
+}
+"""What a part of the package may import; parts that are not named are the top: the command line and what it shows."""
+
+
+def _modules() -> dict[str, Path]:
+    """Every module by its dotted name below `aunet`; the package itself is ''."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = _modules()
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names below `aunet` that are imported anywhere in a tree, whole modules or a module's members."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.removeprefix("aunet.") for alias in node.names if alias.name.startswith("aunet."))
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            name = node.module or ""
+            if name == "aunet" or name.startswith("aunet."):
+                below = name.removeprefix("aunet").removeprefix(".")
+                for alias in node.names:
+                    inner = f"{below}.{alias.name}".removeprefix(".")
+                    yield inner if inner in MODULES else below
+
+
+def _part(module: str) -> str:
+    return module.split(".")[0]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if _part(module) in LAYERS])
+def test_imports_flow_one_way(module: str) -> None:
+    part = _part(module)
+    for imported in _imports(ast.parse(MODULES[module].read_text())):
+        # `aunet` itself holds the version, which anybody may read.
+        assert not imported or _part(imported) in LAYERS[part] | {part}, f"{module} imports {imported}"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Only what is imported when a module is imported counts: a function may import late to break a cycle."""
+    graph = {}
+    for module, path in MODULES.items():
+        tree = ast.parse(path.read_text())
+        late = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        for function in late:
+            function.body = []
+        graph[module] = {name for name in _imports(tree) if name and name != module}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"cycle: {' -> '.join([*path[path.index(module) :], module])}"
+        if module not in done:
+            for imported in graph.get(module, ()):
+                visit(imported, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_the_core_imports_without_optional_packages() -> None:
+    """In a process that refuses them, every module but the ones that are extras imports, and none was asked for."""
+    modules = [f"aunet.{name}" if name else "aunet" for name in MODULES if name != "__main__"]
+    program = f"""
+import importlib, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {OPTIONAL}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Refuse())
+for name in {modules}:
+    importlib.import_module(name)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_importing_the_package_is_light() -> None:
+    """`import aunet` asks for no optional package and changes no random state, default type or thread count."""
+    program = f"""
+import sys, torch
+before = (torch.initial_seed(), torch.get_default_dtype(), torch.get_num_threads())
+import aunet
+assert before == (torch.initial_seed(), torch.get_default_dtype(), torch.get_num_threads())
+assert not {set(OPTIONAL)!r} & set(sys.modules), sorted({set(OPTIONAL)!r} & set(sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr

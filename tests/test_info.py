@@ -1,0 +1,79 @@
+"""`aunet info`: its targets and its table."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from aunet.config import AUNetConfig
+from aunet.errors import AUNetError, ConfigError
+from aunet.info import describe_target, measure_contraction, table
+from aunet.model.aunet import AUNet
+from aunet.model.directory import save_model
+from aunet.presets import preset
+
+
+def _shown(target: str, text: Path | None = None) -> str:
+    console = Console(width=160, record=True, file=None, quiet=False)
+    with console.capture() as capture:
+        console.print(table(describe_target(target, text=text)))
+    return capture.get()
+
+
+def test_a_preset_with_overrides() -> None:
+    whole = describe_target("aunet2-2m")
+    less = describe_target("aunet2-2m", ["model.stages.1.layers=1", "data.seq_len=512"])
+    assert less.parameters < whole.parameters
+    assert (whole.seq_len, less.seq_len) == (2048, 512)
+
+
+def test_a_model_directory_and_a_file_give_the_same(tmp_path: Path) -> None:
+    model = AUNet(AUNetConfig.model_validate(preset("demo")["model"]))
+    model.initialise(0)
+    save_model(model, tmp_path / "model")
+    (tmp_path / "run.yaml").write_text("preset: demo\n")
+    from_model = describe_target(str(tmp_path / "model"), ["data.seq_len=2048"])
+    assert from_model == describe_target(str(tmp_path / "run.yaml")) == describe_target("demo")
+
+
+def test_contraction_is_measured_on_a_text(tmp_path: Path) -> None:
+    config = AUNetConfig.model_validate(preset("aunet3-2m")["model"])
+    text = b"one two three four five six seven eight " * 20
+    measured = measure_contraction(config, text)
+    assert measured == [1.0, pytest.approx(5.0), pytest.approx(10.0)]
+    path = tmp_path / "text.txt"
+    path.write_bytes(text)
+    account = describe_target("aunet3-2m", text=path)
+    assert [stage.measured_contraction for stage in account.stages] == measured
+    assert "measured" in _shown("aunet3-2m", path)
+    assert "measured" not in _shown("aunet3-2m")
+
+
+def test_one_stage_has_one_byte_per_unit() -> None:
+    config = AUNetConfig.model_validate(preset("transformer-bytes-1b")["model"])
+    assert measure_contraction(config, b"abc") == [1.0]
+
+
+def test_a_preset_wins_over_a_directory_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert describe_target("demo").seq_len == 2048
+
+
+def test_targets_that_cannot_be_described(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean aunet2-1b"):
+        describe_target("aunet2-1bb")
+    with pytest.raises(AUNetError, match=r"no config\.json there"):
+        describe_target(str(tmp_path))
+    with pytest.raises(AUNetError, match=r"gone\.txt: No such file"):
+        describe_target("demo", text=tmp_path / "gone.txt")
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(AUNetError, match=r"empty\.txt: the file is empty"):
+        describe_target("demo", text=tmp_path / "empty.txt")
+
+
+def test_the_table_names_every_part() -> None:
+    shown = _shown("aunet3-1b")
+    for word in ("embedding", "contract", "pool", "upsample", "expand", "trunk", "head", "2.5G parameters", "useful"):
+        assert word in shown
+    assert "tokens/unit" in _shown("transformer-bpe-1b")
