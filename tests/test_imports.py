@@ -100,7 +100,7 @@ from importlib.machinery import PathFinder
 find = PathFinder.find_spec
 def hide(name, path=None, target=None):
     return None if name.split(".")[0] in {OPTIONAL} else find(name, path, target)
-PathFinder.find_spec = hide
+PathFinder.find_spec = staticmethod(hide)
 for name in {modules}:
     importlib.import_module(name)
 """
