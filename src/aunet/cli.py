@@ -92,13 +92,14 @@ def generate(
     import aunet
 
     loaded = aunet.load(model, device=device)
-    options = {"max_bytes": max_bytes, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    events = loaded.stream(prompt, stop=tuple(stop or ()), **options)
+    events = loaded.stream(
+        prompt, max_bytes=max_bytes, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop or ()
+    )
     if as_json:
         from aunet.infer.generate import collect
 
-        result = collect(events)
-        print(json.dumps({"prompt": prompt, **result.to_json(), **options}, ensure_ascii=False))
+        (result,) = collect(events)
+        print(json.dumps({"prompt": prompt, **result.to_json(), "seed": seed}, ensure_ascii=False))
         return
     sys.stdout.write(prompt)
     for event in events:
@@ -119,7 +120,7 @@ def evaluate(
     import aunet
     from aunet.evals.files import score_files, table
 
-    scores = score_files(aunet.load(model, device=device), files, text_field, Console(stderr=True))
+    scores = score_files(aunet.load(model, device=device).session(), files, text_field, Console(stderr=True))
     if as_json:
         print(json.dumps(scores.to_json()))
     else:
@@ -145,12 +146,13 @@ def inspect(
 def info(
     target: Annotated[str, typer.Argument(metavar="MODEL|CONFIG|PRESET")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    text: Annotated[Path | None, typer.Option(help="Measure the contraction on this text too.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Parameters, FLOPs per byte, contraction and memory by stage, without allocating the weights."""
     from aunet.info import describe_target, table
 
-    accounting = describe_target(target, overrides or [])
+    accounting = describe_target(target, overrides or [], text)
     if as_json:
         print(json.dumps(accounting.to_json()))
     else:

@@ -5,7 +5,7 @@ our order. Its separate maps for queries, keys and values, and for gate and up, 
 linear, so gradients convert as weights do.
 """
 
-import pickle  # noqa: S403 (for the error that the weights-only loader raises)
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -58,6 +58,8 @@ def load_model(directory: Path, device: str | torch.device = "cpu") -> AUNet:
 def load_config(directory: Path) -> AUNetConfig:
     """The architecture of a model directory."""
     path = directory / CONFIG
+    if not path.is_file() and (directory / "checkpoints").is_dir():
+        raise AUNetError(f"{directory}: the training run there has not ended; continue it with aunet train")
     if not path.is_file():
         raise AUNetError(f"{directory}: no {CONFIG} there; name a model directory, such as the `out` of a training run")
     try:

@@ -3,6 +3,8 @@
 Shapes: T positions, D width, H query heads, G key/value heads, K head width, F hidden width of the feed-forward.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +12,9 @@ from torch.nn import functional as F
 from aunet.config import StageConfig
 from aunet.model.attention import attention
 from aunet.model.layout import StageLayout
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""New queries [T, H, K], keys and values [T, G, K] to outputs [T, H, K]; remembers the keys and values."""
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the rotary embedding at each position, both [T, 1, K / 2]."""
@@ -51,6 +56,10 @@ class Attention(nn.Module):
         y_THK = attention(q_THK, k_TGK, v_TGK, layout.starts_N, self.window, layout.longest)
         return self.out(y_THK.flatten(1))
 
+    def extend(self, x_TD: Tensor, rotate_by: Rotation, attend: Attend) -> Tensor:
+        """The same for new positions of documents whose earlier keys and values `attend` has kept."""
+        return self.out(attend(*self.project(x_TD, rotate_by)).flatten(1))
+
 
 class FeedForward(nn.Module):
     """SwiGLU: down(silu(gate x) * up x)."""
@@ -79,4 +88,9 @@ class Block(nn.Module):
     def forward(self, x_TD: Tensor, rotate_by: Rotation, layout: StageLayout) -> Tensor:
         """One layer on packed documents: [T, D] to [T, D]."""
         x_TD = x_TD + self.attention(self.attention_norm(x_TD), rotate_by, layout)
+        return x_TD + self.ffn(self.ffn_norm(x_TD))
+
+    def extend(self, x_TD: Tensor, rotate_by: Rotation, attend: Attend) -> Tensor:
+        """The same layer on new positions, with a cache."""
+        x_TD = x_TD + self.attention.extend(self.attention_norm(x_TD), rotate_by, attend)
         return x_TD + self.ffn(self.ffn_norm(x_TD))

@@ -9,6 +9,7 @@ simple       y_t = W n at the pool positions, 0 elsewhere
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +18,10 @@ from torch.nn import functional as F
 
 from aunet.config import AUNetConfig
 from aunet.model.layout import Pooling
-from aunet.model.pooling import place
+from aunet.model.pooling import place, select
+
+Stepper = Callable[[Tensor, Tensor], Tensor]
+"""One position of each of B sequences: last coarse vectors [B, E] and offsets [B], not yet modulo P, to [B, D]."""
 
 
 class Upsampling(Protocol):
@@ -27,8 +31,8 @@ class Upsampling(Protocol):
         """All positions of packed documents: [U, E] to [T, D]."""
         ...
 
-    def step(self, coarse_BE: Tensor, offset_B: Tensor) -> Tensor:
-        """One position of each of B sequences: the last coarse vector and the offset (not yet modulo P) to [B, D]."""
+    def stepper(self) -> Stepper:
+        """What generation calls for every byte; weights that can be folded are folded once, here."""
         ...
 
 
@@ -61,10 +65,15 @@ class MultiLinear(nn.Module):
             return place(sorted_TD, pooling.order_T, source_T.shape[0])
         return offset_linear(normed_UE, maps_PDE, source_T, pooling.order_T, pooling.slices_P)
 
-    def step(self, coarse_BE: Tensor, offset_B: Tensor) -> Tensor:
-        """[B, E] to [B, D]."""
-        maps_BDE = self.maps()[offset_B % self.offsets]
-        return torch.bmm(maps_BDE, self.norm(coarse_BE)[:, :, None])[:, :, 0]
+    def stepper(self) -> Stepper:
+        """One of the folded maps for each sequence."""
+        maps_PDE = self.maps()
+
+        def step(coarse_BE: Tensor, offset_B: Tensor) -> Tensor:
+            normed_BE = self.norm(coarse_BE)
+            return torch.bmm(maps_PDE[offset_B % self.offsets], normed_BE[:, :, None])[:, :, 0]
+
+        return step
 
 
 class Repeat(nn.Module):
@@ -82,9 +91,10 @@ class Repeat(nn.Module):
         units_UD, offsets_PD = self.shared(self.norm(coarse_UE)), self.shared(self.offset_embedding.weight)
         return F.embedding(pooling.segment_T, units_UD) + F.embedding(pooling.offset_T, offsets_PD)
 
-    def step(self, coarse_BE: Tensor, offset_B: Tensor) -> Tensor:
-        """[B, E] to [B, D]."""
-        return self.shared(self.norm(coarse_BE) + self.offset_embedding(offset_B % self.offsets))
+    def stepper(self) -> Stepper:
+        """The map of the vector plus the map of the offset."""
+        offsets_PD = self.shared(self.offset_embedding.weight)
+        return lambda coarse_BE, offset_B: self.shared(self.norm(coarse_BE)) + offsets_PD[offset_B % self.offsets]
 
 
 class Simple(nn.Module):
@@ -97,11 +107,13 @@ class Simple(nn.Module):
 
     def forward(self, coarse_UE: Tensor, pooling: Pooling) -> Tensor:
         """[U, E] to [T, D]."""
-        return place(self.shared(self.norm(coarse_UE)), pooling.kept_U, pooling.segment_T.shape[0])
+        units_UD = self.shared(self.norm(coarse_UE))
+        kept_UD = select(units_UD, pooling.segment_T[pooling.kept_U])
+        return place(kept_UD, pooling.kept_U, pooling.segment_T.shape[0])
 
-    def step(self, coarse_BE: Tensor, offset_B: Tensor) -> Tensor:
-        """[B, E] to [B, D]."""
-        return self.shared(self.norm(coarse_BE)) * (offset_B == 0)[:, None]
+    def stepper(self) -> Stepper:
+        """Something at offset 0 only."""
+        return lambda coarse_BE, offset_B: self.shared(self.norm(coarse_BE)) * (offset_B == 0)[:, None]
 
 
 Variant = type[MultiLinear] | type[Repeat] | type[Simple]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from aunet.bytes import VOCAB_SIZE
 from aunet.config import RunConfig
 from aunet.data.loader import Loader
 from aunet.errors import ConfigError
@@ -33,9 +34,9 @@ class Finished:
 
 def run_training(config: RunConfig, make_validate: MakeValidate, console: Console) -> Finished:
     """Train, or continue the run in `train.out`; raises AUNetError with one line on anything that cannot be used."""
-    if config.model.vocab_size != RunConfig.model_fields["model"].annotation.model_fields["vocab_size"].default:
+    if config.model.vocab_size != VOCAB_SIZE:
         raise ConfigError(
-            f"model.vocab_size: training reads bytes (258 ids), this model has {config.model.vocab_size} ids; "
+            f"model.vocab_size: training reads bytes ({VOCAB_SIZE} ids), this model has {config.model.vocab_size} ids; "
             "it can be looked at with aunet info"
         )
     plan = make_plan(config)

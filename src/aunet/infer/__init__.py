@@ -1,0 +1,1 @@
+"""Running a model: cached state, generation, sampling."""

@@ -1,0 +1,218 @@
+"""The Python face of a model: load, generate, measure, look inside.
+
+Shapes: B rows of S ids, V vocabulary, n bytes, U units of a stage, D its width.
+
+>>> config = AUNetConfig(
+...     splitter="word1",
+...     stages=(StageConfig(dim=16, layers=1, head_dim=8), StageConfig(dim=32, layers=1, head_dim=8)),
+... )
+>>> model = LanguageModel.random(config, seed=0)
+>>> len(model.generate("Once ", max_bytes=5, seed=1, as_bytes=True)) <= 5
+True
+>>> model.bits_per_byte("Once upon a time") > 0
+True
+>>> model.logits([[256, 72, 105]]).shape
+torch.Size([1, 3, 258])
+>>> [unit.span for unit in model.encode("one two").stages[1].units]
+[(0, 0), (0, 4)]
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from aunet.bytes import BOS, to_bytes
+from aunet.config import AUNetConfig, StageConfig
+from aunet.errors import AUNetError
+from aunet.evals.bpb import Score, document_bits, score
+from aunet.infer.generate import Event, collect, generate
+from aunet.infer.sampling import Sampling
+from aunet.infer.state import Session
+from aunet.model.aunet import AUNet
+from aunet.model.directory import load_model, save_model
+from aunet.splitting import Splitter, splitter
+
+__all__ = ["AUNetConfig", "Encoding", "LanguageModel", "StageConfig", "StageUnits", "Unit"]
+
+Text = str | bytes
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of a stage: the bytes [start, end) that end at its pool position, after the unit before it."""
+
+    span: tuple[int, int]
+    data: bytes
+    """These bytes; empty for the unit of BOS, which opens every stage."""
+
+
+@dataclass(frozen=True)
+class StageUnits:
+    """The units of one stage and their vectors."""
+
+    units: list[Unit]
+    vectors_UD: Tensor
+    """Output of the stage at each unit: after its blocks on the way up (in the trunk: after its blocks)."""
+    open: tuple[int, int]
+    """The bytes behind the last unit, which will belong to the next one."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a model makes of a text, from bytes to the trunk."""
+
+    data: bytes
+    levels: npt.NDArray[np.uint8]
+    """How many poolings each byte survives, [n]."""
+    stages: list[StageUnits]
+
+
+class LanguageModel:
+    """A network with its splitter. Texts are str (UTF-8) or bytes, which need not be valid UTF-8."""
+
+    def __init__(self, network: AUNet) -> None:
+        self.network = network.eval()
+        self.splitter: Splitter = splitter(network.config.splitter)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "LanguageModel":
+        """Read a model directory; AUNetError names what is missing or damaged."""
+        try:
+            return cls(load_model(Path(path), device))
+        except (RuntimeError, AssertionError) as error:
+            raise AUNetError(f"device: {device!s} cannot be used here ({' '.join(str(error).split())[:120]})") from None
+
+    @classmethod
+    def random(cls, config: AUNetConfig, seed: int = 0) -> "LanguageModel":
+        """An untrained model."""
+        network = AUNet(config)
+        network.initialise(seed)
+        return cls(network)
+
+    def save(self, path: str | Path) -> None:
+        """Write a model directory."""
+        save_model(self.network, Path(path))
+
+    @property
+    def config(self) -> AUNetConfig:
+        """The architecture."""
+        return self.network.config
+
+    def session(self) -> Session:
+        """The network prepared for reading; make a new one after the weights have changed."""
+        return Session(self.network, self.splitter)
+
+    @overload
+    def generate(self, prompt: Text = ..., *, as_bytes: bool = ..., **options: Any) -> Any: ...
+    @overload
+    def generate(self, prompt: Sequence[Text], *, as_bytes: bool = ..., **options: Any) -> list[Any]: ...
+    def generate(self, prompt: Text | Sequence[Text] = "", *, as_bytes: bool = False, **options: Any) -> Any:
+        """Continue a prompt, or each prompt of a list: the new text, without the prompt.
+
+        Options: max_bytes=256, temperature=0.8 (0: the likeliest), top_k, top_p, seed=0, stop=() (not in the result).
+        The i-th prompt of a list draws with seed + i. `as_bytes`: the raw bytes instead of valid text.
+        """
+        single = isinstance(prompt, str | bytes)
+        found = collect(self.stream(prompt, **options))
+        results = [one.data if as_bytes else one.text for one in found]
+        return results[0] if single else results
+
+    def stream(
+        self,
+        prompt: Text | Sequence[Text] = "",
+        *,
+        max_bytes: int = 256,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        stop: Text | Sequence[Text] = (),
+    ) -> Iterator[Event]:
+        """The same as it comes: events with valid text and raw bytes."""
+        prompts = [prompt] if isinstance(prompt, str | bytes) else list(prompt)
+        stops = [stop] if isinstance(stop, str | bytes) else list(stop)
+        each = [Sampling(temperature, top_k, top_p, seed + i) for i in range(len(prompts))]
+        return generate(self.session(), prompts, max_bytes, each, stops)
+
+    def bits(self, text: Text) -> npt.NDArray[np.float64]:
+        """Bits of each byte and, last, of the end of the document, [n + 1]."""
+        return document_bits(self.session(), to_bytes(text))
+
+    def score(self, texts: Text | Iterable[Text]) -> Score:
+        """Bits, bytes, characters and documents of whole documents."""
+        documents = [texts] if isinstance(texts, str | bytes) else texts
+        return score(self.session(), (to_bytes(text) for text in documents))
+
+    def bits_per_byte(self, texts: Text | Iterable[Text]) -> float:
+        """Bits of all documents, their ends included, over their bytes; AUNetError if they are all empty."""
+        return self.score(texts).bits_per_byte
+
+    @torch.no_grad()
+    def logits(self, input_ids: Any, levels: Any = None) -> Tensor:
+        """Next-byte logits [B, S, V] of ids [B, S], one document per row; BOS is the caller's.
+
+        `levels`, [B, S]: poolings that each position survives, by the model's own splitter if not given; never modified.
+        Position 0 always has the highest level. A mark inside a row (BOS or EOS) has it too and starts the splitter
+        anew, but the row stays one document. AUNetError for wrong shapes or values.
+        """
+        ids_BS = torch.as_tensor(np.asarray(input_ids) if isinstance(input_ids, list | tuple) else input_ids)
+        if ids_BS.dim() != 2 or ids_BS.is_floating_point():
+            raise AUNetError(
+                f"input_ids: expected integers of shape [B, S], not {ids_BS.dtype} of {list(ids_BS.shape)}"
+            )
+        if not ids_BS.numel():
+            return self.network.head.weight.new_empty((*ids_BS.shape, self.config.vocab_size))
+        if int(ids_BS.min()) < 0 or int(ids_BS.max()) >= self.config.vocab_size:
+            raise AUNetError(f"input_ids: every id must be from 0 to {self.config.vocab_size - 1}")
+        device = self.network.head.weight.device
+        levels_BS = self._levels(ids_BS) if levels is None else self._given_levels(levels, ids_BS)
+        rows, width = ids_BS.shape
+        levels_T = levels_BS.flatten().to(device)
+        counts = [rows * width, *(int((levels_T > s).sum()) for s in range(self.config.depth))]
+        starts_N = torch.arange(rows + 1, device=device) * width
+        logits_TV = self.network(ids_BS.flatten().long().to(device), levels_T, starts_N, counts, width)
+        return logits_TV.unflatten(0, (rows, width))
+
+    def _levels(self, ids_BS: Tensor) -> Tensor:
+        levels_BS = np.empty(ids_BS.shape, dtype=np.uint8)
+        for b, row in enumerate(ids_BS.cpu().numpy()):
+            marks = np.flatnonzero(row >= BOS)
+            for start, end in zip([0, *(marks + 1)], [*marks, len(row)], strict=True):
+                levels_BS[b, start:end] = self.splitter.levels(row[start:end].astype(np.uint8).tobytes())
+            levels_BS[b, marks] = self.config.depth
+        levels_BS[:, 0] = self.config.depth
+        return torch.from_numpy(levels_BS)
+
+    def _given_levels(self, levels: Any, ids_BS: Tensor) -> Tensor:
+        levels_BS = torch.as_tensor(np.asarray(levels) if isinstance(levels, list | tuple) else levels)
+        if levels_BS.shape != ids_BS.shape:
+            raise AUNetError(
+                f"levels: expected the shape of input_ids {list(ids_BS.shape)}, not {list(levels_BS.shape)}"
+            )
+        if int(levels_BS.min()) < 0 or int(levels_BS.max()) > self.config.depth:
+            raise AUNetError(f"levels: every level must be from 0 to {self.config.depth}, the stages below the first")
+        levels_BS = levels_BS.to(torch.uint8, copy=True)
+        levels_BS[:, 0] = self.config.depth
+        return levels_BS
+
+    def encode(self, text: Text) -> Encoding:
+        """The units of each stage with their byte spans and hidden vectors, for people who study tokenization."""
+        data = to_bytes(text)
+        session, hidden = self.session(), []  # type: tuple[Session, list[Tensor]]
+        levels_n = self.splitter.levels(data)
+        levels_T = np.concatenate([[self.config.depth], levels_n])
+        session.extend(session.start(1), [[BOS, *data]], [levels_T], hidden)
+        stages = []
+        for s, vectors_UD in enumerate(reversed(hidden)):
+            # Position t reads byte t - 1, so a unit pooled at position t ends before byte t.
+            ends = np.flatnonzero(levels_T >= s).tolist()
+            starts = [0, *ends[:-1]]
+            units = [Unit((a, b), data[a:b]) for a, b in zip(starts, ends, strict=True)]
+            stages.append(StageUnits(units, vectors_UD.clone(), (ends[-1], len(data))))
+        return Encoding(data, levels_n, stages)
