@@ -68,15 +68,15 @@ def _gpu_run(model: Settings, *, seq_len: int = 8192, **train: Any) -> Settings:
 
 def _small() -> dict[str, Preset]:
     """For a few CPU cores; learning rates and batches were tried, since the paper's laws do not reach down here."""
-    demo = _model((64, 192), (2, 3), heads=(32, 64), window=256)
-    two = _model((64, 192), (3, 3), heads=(32, 64), window=256)
-    three = _model((64, 128, 192), (3, 1, 2), heads=(32, 64, 64), window=256)
+    demo = _model((64, 192), (1, 2), heads=(32, 64), window=256)
+    two = _model((64, 256), (1, 2), heads=(32, 64), window=256)
+    three = _model((64, 128, 192), (1, 1, 2), heads=(32, 32, 64), window=256)
     bench = _model((128, 512), (3, 6), heads=(32, 64), ffn=(512, 1536))
     for stage, window in zip(bench["stages"], (256, 4096), strict=True):
         stage["window"] = window
-    small = {"batch_bytes": 16_384, "lr": 4e-3, "valid_every": 200}
+    small = {"batch_bytes": 4096, "lr": 6e-3, "clip": 1.0, "valid_every": 200}
     return {
-        "demo": Preset("what `make demo` trains in four minutes on two cores", _run(demo, 2048, steps=400, **small)),
+        "demo": Preset("what `make demo` trains in four minutes on two cores", _run(demo, 2048, steps=1200, **small)),
         "aunet2-2m": Preset("AU-Net 2 of 2M parameters, for a CPU", _run(two, 2048, compute=3e13, **small)),
         "aunet3-2m": Preset("AU-Net 3 of 2M parameters, for a CPU", _run(three, 2048, compute=3e13, **small)),
         "aunet2-23m": Preset(
