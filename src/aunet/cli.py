@@ -67,7 +67,7 @@ def train(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Directory of the text, the model and the report.")] = Path("demo"),
-    seconds: Annotated[float, typer.Option(help="Training time at most.")] = 230.0,
+    seconds: Annotated[float, typer.Option(help="Training time at most.")] = 240.0,
 ) -> None:
     """Train a small AU-Net on this machine's own documentation, measure it, and write a report."""
     from aunet.demo import run_demo

@@ -41,7 +41,7 @@ class Outcome:
 
     step: int
     stopped: bool
-    """True when a signal ended it before its last step."""
+    """True when a signal or the end of its time came before its last step."""
     valid: Mapping[str, float] | None
     """The last validation."""
     seconds: float
@@ -85,18 +85,14 @@ class Trainer:
         if settings.compile:
             compile_blocks(self.model, self.device)
         told = 0
-        while self.step < self.plan.steps and stop.signal is None:
+        while self.step < self.plan.steps and not stop.requested:
             started = time.perf_counter()
             values = self.train_step()
             self.seconds += time.perf_counter() - started
             if self.step % settings.log_every == 0 or self.step == self.plan.steps:
                 line = self._report(values)
                 metrics.write(self.step, line)
-                progress.update(
-                    self.step,
-                    line["loss"] * line["positions"] / line["step_bytes"] / math.log(2),
-                    line["bytes_per_second"],
-                )
+                progress.update(self.step, line["train_bits_per_byte"], line["bytes_per_second"])
                 if not math.isfinite(line["loss"]):
                     raise AUNetError(self._diverged(line["loss"]))
             problems = self.loader.problems.lines()
@@ -122,7 +118,7 @@ class Trainer:
         if valid:
             facts["bits per byte on held-out text"] = f"{valid['bits_per_byte']:.4f}"
         save_model(self.model, self.out, facts)
-        return Outcome(self.step, stop.signal is not None and self.step < self.plan.steps, valid, self.seconds)
+        return Outcome(self.step, self.step < self.plan.steps, valid, self.seconds)
 
     def train_step(self) -> dict[str, Any]:
         """One optimizer step; the values it returns may still be on the device."""
@@ -172,6 +168,8 @@ class Trainer:
         line = {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
         rate = self.bytes / max(self.seconds, 1e-9)
         flops = self.bytes * self.plan.flops_per_byte
+        # Rows cut documents, so this is what training sees, not the bits per byte of documents.
+        line["train_bits_per_byte"] = line["loss"] * line["positions"] / math.log(2) / line["step_bytes"]
         return {**line, "bytes": self.bytes, "paper_flops": flops, "bytes_per_second": rate, "seconds": self.seconds}
 
     def _validate(self, validate: Validate, metrics: Metrics, progress: TrainingProgress) -> Mapping[str, float]:

@@ -1,6 +1,7 @@
 """A whole training run from its configuration: plan, data, model, resumption, training."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,10 @@ class Finished:
     exit_code: int
 
 
-def run_training(config: RunConfig, make_validate: MakeValidate, console: Console) -> Finished:
-    """Train, or continue the run in `train.out`; raises AUNetError with one line on anything that cannot be used."""
+def run_training(
+    config: RunConfig, make_validate: MakeValidate, console: Console, seconds: float = math.inf
+) -> Finished:
+    """Train, or continue the run in `train.out`, for at most `seconds`; AUNetError on anything that cannot be used."""
     if config.model.vocab_size != VOCAB_SIZE:
         raise ConfigError(
             f"model.vocab_size: training reads bytes ({VOCAB_SIZE} ids), this model has {config.model.vocab_size} ids; "
@@ -44,7 +47,7 @@ def run_training(config: RunConfig, make_validate: MakeValidate, console: Consol
     make_directory(out, "train.out")
     device = prepare_device(config.train)
     validate = make_validate(config)
-    with locked(out), Loader(config.data, splitter(config.model.splitter)) as loader, stop_on_signals() as stop:
+    with locked(out), Loader(config.data, splitter(config.model.splitter)) as loader, stop_on_signals(seconds) as stop:
         progress_lines: list[str] = []
         found = checkpoint.newest(out / "checkpoints", progress_lines.append)
         trainer = Trainer(config, plan, loader, device)

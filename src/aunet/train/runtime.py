@@ -2,9 +2,11 @@
 
 import ctypes
 import fcntl
+import math
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,10 +68,19 @@ def compile_blocks(model: AUNet, device: torch.device) -> None:
 
 
 class Stop:
-    """Set by the first SIGTERM or Ctrl-C, so that the loop finishes its step; the second one interrupts at once."""
+    """Set by the first SIGTERM or Ctrl-C, so that the loop finishes its step; the second one interrupts at once.
 
-    def __init__(self) -> None:
+    `seconds`: it is set by itself after that time.
+    """
+
+    def __init__(self, seconds: float = math.inf) -> None:
         self.signal: signal.Signals | None = None
+        self._deadline = time.monotonic() + seconds
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop after the step that runs."""
+        return self.signal is not None or time.monotonic() >= self._deadline
 
     @property
     def exit_code(self) -> int:
@@ -83,9 +94,9 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """While the block runs, SIGTERM and SIGINT set the yielded `Stop`."""
-    stop = Stop()
+def stop_on_signals(seconds: float = math.inf) -> Iterator[Stop]:
+    """While the block runs, SIGTERM and SIGINT set the yielded `Stop`, and so does the end of its time."""
+    stop = Stop(seconds)
     before = {number: signal.signal(number, stop._receive) for number in SIGNALS}
     try:
         yield stop
