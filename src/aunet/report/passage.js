@@ -1,0 +1,54 @@
+"use strict";
+// Points at one character in every view of a passage at once, by pointer or arrow keys, and says what is known of it.
+for (const passage of document.querySelectorAll(".passage")) {
+  const data = JSON.parse(passage.querySelector("script").textContent);
+  const readout = passage.querySelector(".readout");
+  const hint = readout.textContent;
+  const views = [...passage.querySelectorAll(".text")].map((view) => [view, [...view.querySelectorAll("i")]]);
+  const first = (cell) => Number(cell.dataset.b);
+  const bits = (value) => (value === null ? "?" : value.toFixed(2));
+  let marked = [];
+
+  const show = (view, cell) => {
+    marked.forEach((element) => element.classList.remove("on", "in"));
+    marked = [];
+    readout.textContent = hint;
+    if (!cell) return;
+    const start = first(cell);
+    for (const [other, cells] of views) {
+      const same = other === view ? cell : cells.findLast((candidate) => first(candidate) <= start);
+      const unit = same.closest("u");
+      same.classList.add("on");
+      if (unit) unit.classList.add("in");
+      marked.push(same, ...(unit ? [unit] : []));
+    }
+    const end = start + Number(cell.dataset.n || 1);
+    const bytes = data.hex.slice(2 * start, 2 * end).match(/../g);
+    const level = Math.max(...data.levels.slice(start, end));
+    const closes = Array.from({ length: level }, (_, i) => i + 2).join(" and ");
+    const parts = [
+      `“${cell.textContent.trimEnd() || "␣"}”`,
+      `${bytes.length > 1 ? "bytes" : "byte"} ${bytes.join(" ")} at ${start}`,
+      `level ${level}: ${level ? `ends a unit of stage ${closes}` : "inside a unit"}`,
+    ];
+    if (data.bits) {
+      const each = data.bits.slice(start, end);
+      const total = each.includes(null) ? null : each.reduce((sum, value) => sum + value, 0);
+      parts.push(`${bits(total)} bits${each.length > 1 ? ` (${each.map(bits).join(" + ")})` : ""}`);
+    }
+    readout.textContent = parts.join("   ");
+  };
+
+  for (const [view, cells] of views) {
+    view.addEventListener("pointerover", (event) => show(view, event.target.closest("i")));
+    view.addEventListener("pointerleave", () => show(view, null));
+    view.addEventListener("blur", () => show(view, null));
+    view.addEventListener("keydown", (event) => {
+      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!move || !cells.length) return;
+      event.preventDefault();
+      const at = cells.findIndex((cell) => cell.classList.contains("on"));
+      show(view, cells[Math.min(Math.max(at + move, 0), cells.length - 1)]);
+    });
+  }
+}
