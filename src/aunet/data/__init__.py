@@ -4,6 +4,6 @@ from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.data.problems import Problems
 from aunet.data.rows import Row
-from aunet.data.sources import documents, valid_documents, whole_documents
+from aunet.data.sources import documents, files_documents, valid_documents
 
-__all__ = ["Batch", "Loader", "Problems", "Row", "collate", "documents", "valid_documents", "whole_documents"]
+__all__ = ["Batch", "Loader", "Problems", "Row", "collate", "documents", "files_documents", "valid_documents"]

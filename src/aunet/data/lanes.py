@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aunet.data.formats import FORMATS, Block
+from aunet.data.blocks import Block
+from aunet.data.formats import FORMATS
 from aunet.data.problems import Problems
 from aunet.data.rows import Piece, Row, build_row, piece_stop
 from aunet.errors import AUNetError
@@ -68,7 +69,8 @@ class Lane:
         self.state = state or LaneState()
         self._stream = self._read(self.state)
         self._problems = Problems()
-        self._pending = Problems()
+        self._of_window = Problems()
+        self._of_row = Problems()
         self._window: list[bytes] = []
         self._after = self.state  # the window after this one
         self._levels: npt.NDArray[np.uint8] | None = None
@@ -78,7 +80,6 @@ class Lane:
         spec, depth = self.spec, self.splitter.depth
         pieces: list[Piece] = []
         room = spec.seq_len
-        problems = Problems()
         while room:
             data, levels = self._document()
             start = self.state.cut
@@ -87,14 +88,13 @@ class Lane:
                 break
             if self.state.doc == 0 and start == 0:
                 # With the first piece of a window, so that a lane that goes on from here knows what was reported.
-                problems.merge(self._pending)
-                self._pending = Problems()
+                self._of_row.merge(self._of_window.take())
             pieces.append(Piece(data, levels, start, stop))
             room -= stop - start
             self._advance(stop, len(data))
             if stop < len(data):
                 break
-        return LaneRow(build_row(pieces, depth), self.state, problems)
+        return LaneRow(build_row(pieces, depth), self.state, self._of_row.take())
 
     def _document(self) -> tuple[bytes, npt.NDArray[np.uint8]]:
         if not self._window:
@@ -128,7 +128,8 @@ class Lane:
             found = self._problems.take()
             # Bad input is the same in every epoch, and was reported before if the state is inside the window.
             if self.state.epoch == 0 and self.state.doc == 0 and self.state.cut == 0:
-                self._pending.merge(found)
+                # After the last document of an epoch: the state moves past it now, not with a piece.
+                (self._of_window if window else self._of_row).merge(found)
             if after.epoch != self.state.epoch:
                 self._stream = self._read(after)
             if window:

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aunet.config import DataConfig, SourceConfig
-from aunet.data.formats import FORMATS, SUFFIXES, Block, block_bytes_for, format_of, open_file
+from aunet.data.blocks import MIB, Block, open_file
+from aunet.data.formats import FORMATS, SUFFIXES, format_of
 from aunet.data.problems import Problems, nothing_usable
 from aunet.errors import AUNetError
 
 HUB = "hf:"
 SAMPLED_FILES = 8
+BLOCKS_PER_SOURCE = 1024
+SMALLEST_BLOCK, LARGEST_BLOCK = 256 << 10, 64 * MIB
+"""Blocks of plain files: small enough to spread and shuffle a source over lanes, few enough to list."""
 
 
 def documents(source: SourceConfig, problems: Problems | None = None) -> Generator[bytes, None, None]:
@@ -37,7 +41,7 @@ def documents(source: SourceConfig, problems: Problems | None = None) -> Generat
         raise nothing_usable(source.path, here)
 
 
-def whole_documents(
+def files_documents(
     paths: Iterable[str | Path], text_field: str = "text", problems: Problems | None = None
 ) -> Iterator[tuple[str, bytes]]:
     """(file, document) for every document of the files, globs, directories or hf: sources given, in order, for scoring.
@@ -164,7 +168,7 @@ def _survey(source: SourceConfig, problems: Problems) -> _Survey:
         return _Survey(blocks, len(blocks), 0, _digest([(source.path, len(blocks))]))
     files = [(path, _file_size(path)) for path in find_files(source.path, problems)]
     total = sum(size for _, size in files)
-    block_bytes = block_bytes_for(total)
+    block_bytes = min(max(total // BLOCKS_PER_SOURCE, SMALLEST_BLOCK), LARGEST_BLOCK)
     expansions = _expansions(files)
     blocks = []
     for path, size in files:

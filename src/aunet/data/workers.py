@@ -61,11 +61,12 @@ class Workers:
         with _interrupts_blocked():
             for number, job in enumerate(jobs):
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, sender), name=f"aunet-loader-{number}", daemon=True)
+                self._pipes.append(receiver)
+                arguments = (job, sender, list(self._pipes))
+                process = context.Process(target=_work, args=arguments, name=f"aunet-loader-{number}", daemon=True)
                 process.start()
                 # Closed here, so that a dead worker is an end of file, and before the next fork inherits it.
                 sender.close()
-                self._pipes.append(receiver)
                 self._processes.append(process)
         self._close = weakref.finalize(self, _stop, self._pipes, self._processes)
         # multiprocessing waits at exit for daemons to heed a SIGTERM, which these ignore. Its hook was registered
@@ -108,21 +109,24 @@ def _stop(pipes: Sequence[Connection], processes: Sequence[BaseProcess]) -> None
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Children start with Ctrl-C blocked, so that not even one that is still importing prints a traceback."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Children start with both signals blocked: one that is still importing prints no traceback and does not die."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(job: Job, pipe: Connection) -> None:
+def _work(job: Job, pipe: Connection, inherited: Sequence[Connection]) -> None:
     """Body of a worker: reads in this thread, sends in another, at most `prefetch` rows apart."""
+    for end in inherited:
+        end.close()  # so that the training process is the only reader, and its death breaks the pipes
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)  # for splitters that use torch
     ahead: queue.Queue[LaneRow | Failed] = queue.Queue(job.prefetch)
-    threading.Thread(target=_send, args=(ahead.get, pipe), daemon=True).start()
+    sender = threading.Thread(target=_send, args=(ahead.get, pipe), daemon=True)
+    sender.start()
     try:
         lanes = {number: Lane(spec, job.splitter, state) for number, (spec, state) in job.lanes.items()}
         while True:
@@ -133,12 +137,14 @@ def _work(job: Job, pipe: Connection) -> None:
         ahead.put(Failed(str(error), is_bug=False))
     except Exception:
         ahead.put(Failed(traceback.format_exc(), is_bug=True))
-    threading.Event().wait()  # until the message has been taken and the process is killed
+    sender.join()
 
 
 def _send(get: Callable[[], LaneRow | Failed], pipe: Connection) -> None:
     try:
-        while True:
-            pipe.send(get())
+        item: LaneRow | Failed | None = None
+        while not isinstance(item, Failed):
+            item = get()
+            pipe.send(item)
     except OSError:  # nobody reads any more: the training process is gone
         os._exit(0)

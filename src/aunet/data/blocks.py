@@ -1,0 +1,124 @@
+"""Blocks: what one lane reads in one go, and what all formats share.
+
+A block is a byte range of a plain file, a row group of a parquet file, a whole compressed file, a shard of a Hugging
+Face dataset. `read(block, position, ...)` yields `(after, document)`: the document as bytes, and the position from
+which reading goes on after it. A position is 0 for the start of the block, otherwise what the format can find again:
+a byte offset, or a number of lines or rows.
+"""
+
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from aunet.bytes import to_bytes
+from aunet.data.problems import Problems
+from aunet.errors import AUNetError
+
+MIB = 1 << 20
+
+
+class Block(NamedTuple):
+    """A part of a source that is read in one go; `start` and `stop` are bytes, row groups or shards."""
+
+    format: str
+    path: str
+    start: int
+    stop: int
+    size: float
+    """Uncompressed bytes, exact or estimated; only the shares and the balance of lanes depend on it."""
+    file_size: int
+
+
+Document = tuple[int, bytes]
+
+
+class Format(ABC):
+    """One kind of file."""
+
+    @abstractmethod
+    def blocks(self, path: str, size: int, block_bytes: int, field: str, problems: Problems) -> list[Block]:
+        """Cut a file of `size` bytes into blocks of about `block_bytes`; [] and a problem where it can't be used."""
+
+    def expansion(self, path: str) -> float:
+        """Uncompressed bytes per byte of the file, estimated from its beginning."""
+        return 1.0
+
+    @abstractmethod
+    def read(self, block: Block, position: int, field: str, problems: Problems) -> Iterator[Document]:
+        """Documents of a block from a position on, with the position after each."""
+
+
+def document_of_line(line: bytes, field: str, problems: Problems, where: str | Callable[[], str]) -> bytes | None:
+    """Text of a JSON line; None where there is none, which is counted (blank lines are not)."""
+    line = line.rstrip(b"\r\n")
+    if not line or line.isspace():
+        return None
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        what = f"not valid JSON ({error.msg}: column {error.colno}), expected one object per line"
+        problems.add("malformed JSON", where, what)
+    except UnicodeDecodeError:
+        problems.add("malformed JSON", where, "not UTF-8")
+    except (ValueError, RecursionError) as error:  # digits or nesting beyond Python's limits
+        problems.add("malformed JSON", where, one_line(error))
+    else:
+        if isinstance(row, dict):
+            return document_of_row(row, field, problems, where, "line")
+        what = f"a JSON {type(row).__name__}, expected an object with the key {field!r}"
+        problems.add("not an object", where, what)
+    return None
+
+
+def document_of_row(
+    row: Mapping[str, Any], field: str, problems: Problems, where: str | Callable[[], str], noun: str
+) -> bytes | None:
+    """The text field of a row as bytes."""
+    if field not in row:
+        problems.add("no text field", where, no_field(field, list(row), noun, "keys"))
+        return None
+    return document_of_value(row[field], field, problems, where)
+
+
+def document_of_value(value: object, field: str, problems: Problems, where: str | Callable[[], str]) -> bytes | None:
+    """A text, or bytes, as bytes."""
+    if not isinstance(value, str | bytes):
+        kind = "null" if value is None else type(value).__name__
+        problems.add("text is not a string", where, f"{field!r} is {kind}, expected a string")
+        return None
+    if not value:
+        problems.add("empty document", where, f"{field!r} is empty")
+    return to_bytes(value) or None
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Open for reading; AUNetError that names the file where that fails."""
+    try:
+        return Path(path).open("rb", buffering=MIB)
+    except OSError as error:
+        raise AUNetError(f"{path}: {error.strerror}") from None
+
+
+def open_unchanged(block: Block) -> IO[bytes]:
+    """Open the file of a block; AUNetError if its size is not the one that the blocks were made for."""
+    file = open_file(block.path)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if size != block.file_size:
+        file.close()
+        raise AUNetError(f"{block.path}: changed while it was being read: had {block.file_size} bytes, has {size}")
+    return file
+
+
+def no_field(field: str, names: list[str], noun: str, plural: str) -> str:
+    """What is wrong where the text field is missing, with what is there and the mend."""
+    shown = ", ".join(one_line(name) for name in names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"text_field is {field!r}, the {noun} has the {plural}: {shown or 'none'}; set text_field"
+
+
+def one_line(value: object) -> str:
+    """As text without line ends."""
+    return " ".join(str(value).split())
