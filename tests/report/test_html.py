@@ -82,7 +82,7 @@ def _report(**fields: object) -> Report:
         "valid_curve": [(80_000.0, 4.2), (320_000.0, 2.9)],
         "comparison": [Comparison("AU-Net", 2.2, "ours"), Comparison("xz -9e", 2.4), Comparison("gzip -9", 2.6, "g")],
         "prompt": "The <prompt>",
-        "sample": b" goes\non \xff <script>alert(1)</script>",
+        "sample": " goes\non \udcff <script>alert(1)</script>",
         "passage": make(NASTY),
         "rule": "word1+word2",
         **fields,
@@ -186,7 +186,7 @@ def test_control_characters_are_shown_not_sent() -> None:
 
 def test_sample_and_comparison_are_on_the_page() -> None:
     text = report_html(_report())
-    assert "<b>The &lt;prompt&gt;</b> goes\non \\xff &lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<b>The &lt;prompt&gt;</b> goes\non \N{REPLACEMENT CHARACTER} &lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert re.findall(r"<td>([\d.]+)</td>", text) == ["2.200", "2.400", "2.600"]
     assert text.count('<tr class="ours">') == 1
     shares = [float(share) for share in re.findall(r"--share:([\d.]+)%", text)]

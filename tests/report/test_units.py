@@ -28,9 +28,16 @@ def test_units_are_shown_or_counted() -> None:
 def test_json_has_spans_or_counts(capsys: pytest.CaptureFixture[str]) -> None:
     show_units(b"one two", "word1", False, True, Console())
     expected = {"stage": 2, "rule": "word1", "units": 1, "bytes_per_unit": 7.0, "spans": [[0, 4], [4, 7]], "open": True}
-    assert json.loads(capsys.readouterr().out) == {"rule": "word1", "bytes": 7, "stages": [expected]}
+    levels = [0, 0, 0, 1, 0, 0, 0]
+    values = {"rule": "word1", "bytes": 7, "stages": [expected], "levels": levels}
+    assert json.loads(capsys.readouterr().out) == values
     show_units(b"one two", "word1", True, True, Console())
-    assert "spans" not in capsys.readouterr().out
+    assert json.loads(capsys.readouterr().out).keys() == {"rule", "bytes", "stages"}
+
+
+def test_the_empty_rule_has_bytes_only() -> None:
+    assert to_json(Passage(b"ab", splitter("").levels(b"ab"), stages=1), "", spans=False)["stages"] == []
+    assert len(_show(b"one two", "", count=True).splitlines()) == 2  # the head, and stage 1
 
 
 @given(texts())

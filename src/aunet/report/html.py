@@ -43,7 +43,7 @@ class Report:
     comparison: Sequence[Comparison]
     """All systems on the same held-out text. The first is the model; the others are drawn into the curve as lines."""
     prompt: str
-    sample: str | bytes
+    sample: str
     """What the model wrote after the prompt."""
     passage: Passage
     rule: str
@@ -154,10 +154,10 @@ def _comparison(rows: Sequence[Comparison]) -> str:
     return f"<table>{head}<tbody>{''.join(lines)}</tbody></table>"
 
 
-def _escaped(text: str | bytes) -> str:
-    """Text in which everything can be seen: line breaks act, other control characters and stray bytes are shown."""
-    decoded = to_bytes(text).decode("utf-8", "surrogateescape")
-    return "".join(escape(character if character == "\n" else visible(character)) for character in decoded)
+def _escaped(text: str) -> str:
+    """Text in which everything can be seen: line breaks act, other control characters are shown."""
+    valid = to_bytes(text).decode()
+    return "".join(escape(character if character == "\n" else visible(character)) for character in valid)
 
 
 def _passage(passage: Passage, rule: str) -> str:

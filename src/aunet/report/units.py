@@ -23,9 +23,9 @@ def read_input(file: str) -> bytes:
 
 
 def show_units(data: bytes, rule: str, count: bool, as_json: bool, console: Console) -> None:
-    """Print the units of each stage, or how many they are; `as_json`: one object, with byte spans unless `count`.
+    """Print the units of each stage, or how many they are.
 
-    Raises ConfigError for an unknown rule.
+    `as_json`: one object, with levels and byte spans unless `count`. Raises ConfigError for an unknown rule.
     """
     found = splitter(rule)
     passage = Passage(data, found.levels(data), stages=found.depth + 1)
@@ -38,9 +38,12 @@ def show_units(data: bytes, rule: str, count: bool, as_json: bool, console: Cons
 
 
 def to_json(passage: Passage, rule: str, spans: bool) -> dict[str, Any]:
-    """As JSON values. `units` counts the complete ones; the last span may be an open one, which `open` says."""
+    """As JSON values. `units` counts the complete ones; the last span may be an open one, which `open` says.
+
+    `spans`: also the bytes [start, end) of each unit, and the level of each byte.
+    """
     stages = []
-    for stage, part in enumerate(rule.split("+"), start=2):
+    for stage, part in enumerate(_parts(rule), start=2):
         entry: dict[str, Any] = {
             "stage": stage,
             "rule": part,
@@ -52,7 +55,13 @@ def to_json(passage: Passage, rule: str, spans: bool) -> dict[str, Any]:
             entry["spans"] = [[unit.start, unit.end] for unit in units]
             entry["open"] = bool(units) and units[-1].open
         stages.append(entry)
-    return {"rule": rule, "bytes": len(passage), "stages": stages}
+    values: dict[str, Any] = {"rule": rule, "bytes": len(passage), "stages": stages}
+    return {**values, "levels": passage.levels.tolist()} if spans else values
+
+
+def _parts(rule: str) -> list[str]:
+    """One rule per level; the empty rule has no level, hence no part."""
+    return rule.split("+") if rule else []
 
 
 def table(passage: Passage, rule: str) -> Table:
@@ -63,6 +72,6 @@ def table(passage: Passage, rule: str) -> Table:
     for column in ("units", "bytes per unit"):
         view.add_column(column, justify="right")
     view.add_row("1", "bytes", f"{len(passage):,}", f"{1:.2f}")
-    for stage, part in enumerate(rule.split("+"), start=2):
+    for stage, part in enumerate(_parts(rule), start=2):
         view.add_row(str(stage), part, f"{passage.closed(stage):,}", f"{passage.contraction(stage):.2f}")
     return view
