@@ -27,8 +27,9 @@ class KeyValueCache:
 
     def __init__(self, batch: int, kv_heads: int, head_dim: int, window: int | None, like: Tensor) -> None:
         self.window = window
-        self.keys = like.new_empty((batch, min(window or 64, 64), kv_heads, head_dim))
-        self.values = torch.empty_like(self.keys)
+        # Zeros, because a slot that a mask hides is still multiplied by 0, and whatever memory held may be NaN.
+        self.keys = like.new_zeros((batch, min(window or 64, 64), kv_heads, head_dim))
+        self.values = torch.zeros_like(self.keys)
 
     def copy(self, members: Sequence[int]) -> "KeyValueCache":
         """An independent cache of these sequences, in this order."""
@@ -137,8 +138,8 @@ class KeyValueCache:
             return
         grown = max(needed, 2 * capacity) if self.window is None else min(max(needed, 2 * capacity), self.window)
         room = (self.keys.shape[0], grown - capacity, *self.keys.shape[2:])
-        self.keys = torch.cat([self.keys, self.keys.new_empty(room)], dim=1)
-        self.values = torch.cat([self.values, self.values.new_empty(room)], dim=1)
+        self.keys = torch.cat([self.keys, self.keys.new_zeros(room)], dim=1)
+        self.values = torch.cat([self.values, self.values.new_zeros(room)], dim=1)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
