@@ -126,7 +126,8 @@ class Session:
         levels_T = np.concatenate([np.asarray(levels[b], dtype=np.uint8) for b in members])
         x_TD = self._run(0, self.model.embedding(ids_T), levels_T, members, new, state, hidden)
         logits = iter(self.model.logits_of(x_TD).split(new))
-        return [next(logits) if len(x) else ids_T.new_empty((0, self.model.config.vocab_size)) for x in ids]
+        nothing = self.model.head.weight.new_empty((0, self.model.config.vocab_size))
+        return [next(logits) if len(x) else nothing for x in ids]
 
     def step(self, state: State, ids: Sequence[int]) -> Tensor:
         """Read one id of every sequence; [B, V]."""
