@@ -2,9 +2,9 @@
 
     python benchmarks/generation.py [--model DIR] [--batches 1 8] [--prompt-bytes 200] [--new 256] [--threads 2]
 
-Without --model: the shape of docs/performance.md (dims [128, 512], layers [3, 6], windows [256, 4096], `word1`) with random
-weights, which take as long as trained ones. The bytes that are read are real text, so that units end as often as in
-English: at every step the next byte of the text is forced, after a byte was drawn from the logits as generation does.
+Without --model: the shape of docs/performance.md (dims [128, 512], layers [3, 6], windows [256, 4096], `word1`) with
+random weights, which take as long as trained ones. The bytes that are read are real text, so that units end as often as
+in English: at every step the next byte of the text is forced, after one was drawn from the logits as generation does.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Real input: an AU-Net 2 and an AU-Net 3 of about 2M parameters on English novels, 3e13 paper FLOPs each.
 
-    python experiments/novels.py 'novels/train-*.jsonl.zst' novels/valid.jsonl.zst [--presets aunet2-2m aunet3-2m] [--threads 2]
+    python experiments/novels.py 'novels/train-*.jsonl.zst' novels/valid.jsonl.zst [--presets ...] [--threads 2]
 
 Each run leaves `runs/novels-PRESET` and, when it ends, one JSON record in `experiments/records/`. A run that was
 interrupted goes on where it was; one whose record is there is not repeated.
@@ -85,10 +85,15 @@ def run(preset: str, train: str, valid: str, threads: int) -> dict[str, object]:
         "hardware": f"{platform.processor() or platform.machine()}, {threads} threads, torch {torch.__version__}",
         "code": aunet.__version__,
         "valid_sha256": hashlib.sha256(Path(valid).read_bytes()).hexdigest(),
-        "curve_valid": [[line["step"], round(line["valid_bits_per_byte"], 4)] for line in lines if "valid_bits_per_byte" in line],
+        "curve_valid": [
+            [line["step"], round(line["valid_bits_per_byte"], 4)] for line in lines if "valid_bits_per_byte" in line
+        ],
         "curve_loss": [[line["step"], round(line["loss"], 4)] for line in steps[:: max(1, len(steps) // 60)]],
         "sample": {"prompt": PROMPT, "text": model.generate(PROMPT, max_bytes=400, temperature=0.7, seed=1)},
-        "config": config.model_dump(mode="json"),
+        "data": [Path(train).name, Path(valid).name],
+        "model": config.model.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", exclude={"out"}),
+        "seq_len": config.data.seq_len,
     }
 
 

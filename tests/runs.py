@@ -10,9 +10,24 @@ from typing import Any
 
 import yaml
 
-WORDS = "the a cat dog house tree river and or walks runs sees under over old new 12 7, then. She he it was\n".split(
-    " "
-)
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "house",
+    "river",
+    "and",
+    "or",
+    "walks",
+    "runs",
+    "under",
+    "12",
+    "7,",
+    "then.",
+    "She",
+    "was\n",
+]
 
 
 def write_text(path: Path, documents: int, seed: int = 0) -> Path:

@@ -32,7 +32,9 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
     fresh = torch.optim.AdamW(other.parameters(), lr=0.1)
     checkpoint.materialise(fresh)
     found = checkpoint.newest(tmp_path, pytest.fail)
-    assert found is not None and found.step == 3 and found.state["note"] == "x"
+    assert found is not None
+    assert found.step == 3
+    assert found.state["note"] == "x"
     checkpoint.load_tensors(found, checkpoint.training_tensors(other, fresh))
     for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -60,8 +62,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
         path.write_bytes(data)
     told: list[str] = []
     found = checkpoint.newest(tmp_path, told.append)
-    assert found is not None and found.step == 1
-    assert len(told) == 1 and "step-2: passed over" in told[0] and "\n" not in told[0]
+    assert found is not None
+    assert found.step == 1
+    assert len(told) == 1
+    assert "step-2: passed over" in told[0]
+    assert "\n" not in told[0]
 
 
 def test_old_checkpoints_go_but_never_the_newest(tmp_path: Path) -> None:
@@ -84,7 +89,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_previous_checkpoint(tmp_path: Pa
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert "step-2: cannot be written (File too large); the newest complete checkpoint is" in str(caught.value)
-    assert "step-1" in str(caught.value) and "\n" not in str(caught.value)
+    assert "step-1" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
 

@@ -42,7 +42,8 @@ def test_a_complete_run_leaves_model_metrics_and_checkpoints(uninterrupted: Path
     first, last = losses(uninterrupted)[0][1], losses(uninterrupted)[-1][1]
     assert last < first - 0.3
     valid = [line for line in metrics(uninterrupted) if "valid_bits_per_byte" in line]
-    assert [line["step"] for line in valid] == [12] and 0 < valid[0]["valid_bits_per_byte"] < 8
+    assert [line["step"] for line in valid] == [12]
+    assert 0 < valid[0]["valid_bits_per_byte"] < 8
 
 
 @pytest.mark.parametrize("step", [2, 5, 9])
@@ -74,7 +75,8 @@ def test_a_signal_saves_says_how_to_resume_and_exits(
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
     last = losses(tmp_path / "out")[-1][0]
-    assert f"stopped after step {last} of 5000, saved in" in stdout and "run the same command again" in stdout
+    assert f"stopped after step {last} of 5000, saved in" in stdout
+    assert "run the same command again" in stdout
     assert (tmp_path / "out" / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
     again = aunet("train", config, f"train.steps={last + 2}")
     assert again.returncode == 0, again.stderr
@@ -101,7 +103,8 @@ def test_changed_data_are_refused(uninterrupted: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     shutil.copytree(uninterrupted, tmp_path / "out")
     result = aunet("train", config, "train.steps=20", "data.seed=7")
-    assert result.returncode == 1 and "data.seed is 7, the checkpoint has 0" in result.stderr
+    assert result.returncode == 1
+    assert "data.seed is 7, the checkpoint has 0" in result.stderr
 
 
 def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
@@ -110,7 +113,8 @@ def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
     try:
         wait_for_step(tmp_path / "out", 1)
         result = aunet("train", config)
-        assert result.returncode == 1 and "train.out: another run is writing to" in result.stderr
+        assert result.returncode == 1
+        assert "train.out: another run is writing to" in result.stderr
     finally:
         process.kill()
         process.communicate()
@@ -123,18 +127,23 @@ def test_a_corrupt_newest_checkpoint_is_named_and_the_previous_used(uninterrupte
     shard.write_bytes(shard.read_bytes()[:-7])
     result = aunet("train", config)
     assert result.returncode == 0, result.stderr
-    assert "step-12: passed over" in result.stdout and "resuming after step 8" in result.stdout
+    assert "step-12: passed over" in result.stdout
+    assert "resuming after step 8" in result.stdout
     assert losses(tmp_path / "out") == losses(uninterrupted)
 
 
 def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = aunet("train", write_config(tmp_path), f"train.out={tmp_path / 'file' / 'below'}")
-    assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert result.stderr.startswith("aunet: error: train.out: ") and "name another directory" in result.stderr
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("aunet: error: train.out: ")
+    assert "name another directory" in result.stderr
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(tmp_path: Path) -> None:
     result = aunet("train", write_config(tmp_path, lr=1e30, warmup=0))
-    assert result.returncode == 1 and "the loss is" in result.stderr and "lower train.lr" in result.stderr
+    assert result.returncode == 1
+    assert "the loss is" in result.stderr
+    assert "lower train.lr" in result.stderr
     assert "Traceback" not in result.stderr
