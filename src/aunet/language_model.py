@@ -158,8 +158,8 @@ class LanguageModel:
         """Next-byte logits [B, S, V] of ids [B, S], one document per row; BOS is the caller's.
 
         `levels`, [B, S]: poolings that each position survives, by the model's own splitter if not given; never
-        modified. Position 0 always has the highest level. A mark inside a row (BOS or EOS) has it too and starts the splitter
-        anew, but the row stays one document. AUNetError for wrong shapes or values.
+        modified. Position 0 always has the highest level. A mark inside a row (BOS or EOS) has it too and starts the
+        splitter anew, but the row stays one document. AUNetError for wrong shapes or values.
         """
         ids_BS = torch.as_tensor(np.asarray(input_ids) if isinstance(input_ids, list | tuple) else input_ids)
         if ids_BS.dim() != 2 or ids_BS.is_floating_point():
