@@ -23,7 +23,7 @@ def read_input(file: str) -> bytes:
 
 
 def show_units(data: bytes, rule: str, count: bool, as_json: bool, console: Console) -> None:
-    """Print the units of each stage, or how many they are; `as_json`: one object, with levels and spans unless `count`.
+    """Print the units of each stage, or how many they are.
 
     `as_json`: one object, with levels and byte spans unless `count`. Raises ConfigError for an unknown rule.
     """
