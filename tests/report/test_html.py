@@ -178,6 +178,13 @@ def test_heat_is_of_the_whole_character() -> None:
     assert re.findall(r'<i data-b="\d"(?: data-n="\d")? class="h(\d)">', passage_html(passage, "")) == ["2", "4"]
 
 
+def test_markup_is_escaped_in_every_cell() -> None:
+    """A parser forgives a lone `<` or `&` inside a cell; a page should not need it."""
+    text = passage_html(make(b"<&>'\"", "word1"), "word1")
+    for written in ("&lt;", "&amp;", "&gt;", "&#x27;", "&quot;"):
+        assert text.count(f">{written}</i>") == 2
+
+
 def test_control_characters_are_shown_not_sent() -> None:
     text = report_html(_report(sample="a\x1b[0m\u202e\x00b"))
     assert not [character for character in text if not character.isprintable() and character != "\n"]

@@ -217,9 +217,9 @@ def _cell(character: Character, tone: str = "") -> str:
 
 
 def _data(passage: Passage) -> str:
-    """What the script says of each byte; `<` is escaped, so that no text can end the element."""
+    """What the script says of each byte. Bytes in hex digits: nothing in a text can end the element."""
     bits = None
     if passage.bits is not None:
         bits = [round(value, 3) if math.isfinite(value) else None for value in passage.bits.tolist()]
     values = {"hex": passage.data.hex(), "levels": passage.levels.tolist(), "bits": bits}
-    return json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
+    return json.dumps(values, separators=(",", ":"))
