@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from aunet.data.problems import Problems
@@ -37,7 +38,7 @@ def score_files(session: Session, paths: Sequence[str], text_field: str, console
     files = {}
     with console.status("") as status:
         for name, found in documents.items():
-            status.update(f"{name}: {len(found)} documents, {sum(map(len, found)):,} bytes")
+            status.update(f"{escape(name)}: {len(found)} documents, {sum(map(len, found)):,} bytes")
             files[name] = score(session, found)
     for line in problems.lines():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -53,5 +54,5 @@ def table(scores: FileScores) -> Table:
     rows = [*scores.files.items(), ("total", scores.total)]
     for name, found in rows if len(scores.files) > 1 else rows[:1]:
         ratios = (found.bits_per_byte, found.bits_per_character)
-        view.add_row(name, f"{found.documents:,}", f"{found.bytes:,}", *(f"{ratio:.4f}" for ratio in ratios))
+        view.add_row(escape(name), f"{found.documents:,}", f"{found.bytes:,}", *(f"{ratio:.4f}" for ratio in ratios))
     return view

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aunet.bytes import BOS
-from aunet.errors import ConfigError
+from aunet.errors import AUNetError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,24 @@ class Sampling:
             raise ConfigError(f"top_k: {self.top_k} is not at least 1")
         if self.top_p is not None and not (0 < self.top_p <= 1):
             raise ConfigError(f"top_p: {self.top_p} is not above 0 and at most 1")
+        if not (-(2**63) <= self.seed < 2**64):
+            raise ConfigError(f"seed: {self.seed} does not fit into 64 bits")
 
     def generator(self) -> torch.Generator:
         """A new generator at the seed."""
         return torch.Generator().manual_seed(self.seed)
 
     def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
-        """The next id. BOS opens a document and is never drawn."""
+        """The next id. BOS opens a document and is never drawn. AUNetError if the logits are not numbers."""
         scores_V = logits_V.detach().float().cpu().clone()
         scores_V[BOS] = -math.inf
+        best = scores_V.max()
+        if not best.isfinite():
+            raise AUNetError(f"the score of the next byte is {best.item()}, not a finite number: the model is broken")
         if self.temperature == 0:
             return int(scores_V.argmax())
-        scores_V = scores_V / self.temperature
+        # Below the best one, in float64: no temperature above 0 makes the division overflow.
+        scores_V = ((scores_V - best).double() / self.temperature).float()
         if self.top_k is not None and self.top_k < scores_V.shape[0]:
             scores_V[scores_V < scores_V.topk(self.top_k).values[-1]] = -math.inf
         weights_V = scores_V.softmax(0)
