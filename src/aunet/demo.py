@@ -132,7 +132,8 @@ def measure(model: LanguageModel, config: RunConfig, console: Console) -> Report
         rule=config.model.splitter,
         summary=f"{ours:.3f} bits per byte on held-out text, read byte by byte without a tokenizer",
         notes=[
-            f"Text: the language reference and the docstrings of this Python's standard library, {len(before) / 1e6:.2f} MB "
+            "Text: the language reference and the docstrings of this Python's standard library, "
+            f"{len(before) / 1e6:.2f} MB "
             f"for training, {len(joined) / 1e6:.3f} MB held out.",
             "Bits per byte: -log2 of the probability of the bytes and of the ends of documents, over the bytes.",
             "Repeat it: make demo",
