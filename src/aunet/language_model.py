@@ -161,11 +161,9 @@ class LanguageModel:
         modified. Position 0 always has the highest level. A mark inside a row (BOS or EOS) has it too and starts the
         splitter anew, but the row stays one document. AUNetError for wrong shapes or values.
         """
-        ids_BS = torch.as_tensor(np.asarray(input_ids) if isinstance(input_ids, list | tuple) else input_ids)
-        if ids_BS.dim() != 2 or ids_BS.is_floating_point():
-            raise AUNetError(
-                f"input_ids: expected integers of shape [B, S], not {ids_BS.dtype} of {list(ids_BS.shape)}"
-            )
+        ids_BS = _integers("input_ids", input_ids)
+        if ids_BS.dim() != 2:
+            raise AUNetError(f"input_ids: expected integers of shape [B, S], not {list(ids_BS.shape)}")
         if not ids_BS.numel():
             return self.network.head.weight.new_empty((*ids_BS.shape, self.config.vocab_size))
         if int(ids_BS.min()) < 0 or int(ids_BS.max()) >= self.config.vocab_size:
@@ -176,7 +174,7 @@ class LanguageModel:
         levels_T = levels_BS.flatten().to(device)
         counts = [rows * width, *(int((levels_T > s).sum()) for s in range(self.config.depth))]
         starts_N = torch.arange(rows + 1, device=device) * width
-        logits_TV = self.network(ids_BS.flatten().long().to(device), levels_T, starts_N, counts, width)
+        logits_TV = self.network(ids_BS.flatten().to(device), levels_T, starts_N, counts, width)
         return logits_TV.unflatten(0, (rows, width))
 
     def _levels(self, ids_BS: Tensor) -> Tensor:
@@ -190,7 +188,7 @@ class LanguageModel:
         return torch.from_numpy(levels_BS)
 
     def _given_levels(self, levels: Any, ids_BS: Tensor) -> Tensor:
-        levels_BS = torch.as_tensor(np.asarray(levels) if isinstance(levels, list | tuple) else levels)
+        levels_BS = _integers("levels", levels)
         if levels_BS.shape != ids_BS.shape:
             raise AUNetError(
                 f"levels: expected the shape of input_ids {list(ids_BS.shape)}, not {list(levels_BS.shape)}"
@@ -216,3 +214,15 @@ class LanguageModel:
             units = [Unit((a, b), data[a:b]) for a, b in zip(starts, ends, strict=True)]
             stages.append(StageUnits(units, vectors_UD.clone(), (ends[-1], len(data))))
         return Encoding(data, levels_n, stages)
+
+
+def _integers(name: str, values: Any) -> Tensor:
+    """A list, array or tensor of integers as int64; AUNetError that names the argument for anything else."""
+    try:
+        tensor = torch.as_tensor(np.asarray(values) if isinstance(values, list | tuple) else values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise AUNetError(f"{name}: expected a rectangle of integers [B, S] ({reason})") from None
+    if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
+        raise AUNetError(f"{name}: expected integers of shape [B, S], not {tensor.dtype} of {list(tensor.shape)}")
+    return tensor.long()
