@@ -91,17 +91,19 @@ def generate(
     """Continue a prompt, as valid UTF-8 that streams as it comes."""
     import aunet
 
+    data, stops = _argument(prompt), [_argument(one) for one in stop or ()]
+    shown = data.decode(errors="replace")
     loaded = aunet.load(model, device=device)
     events = loaded.stream(
-        prompt, max_bytes=max_bytes, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop or ()
+        data, max_bytes=max_bytes, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stops
     )
     if as_json:
         from aunet.infer.generate import collect
 
         (result,) = collect(events)
-        print(json.dumps({"prompt": prompt, **result.to_json(), "seed": seed}, ensure_ascii=False))
+        print(json.dumps({"prompt": shown, **result.to_json(), "seed": seed}, ensure_ascii=False))
         return
-    sys.stdout.write(prompt)
+    sys.stdout.write(shown)
     for event in events:
         sys.stdout.write(event.text)
         sys.stdout.flush()
@@ -138,7 +140,7 @@ def inspect(
     import aunet
     from aunet.report import inspection
 
-    data = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    data = sys.stdin.buffer.read() if text == "-" else _argument(text)
     inspection.show(aunet.load(model, device=device), data, html, Console())
 
 
@@ -182,3 +184,8 @@ def lingua(
     from aunet.model.convert import convert_lingua
 
     Console().print(convert_lingua(weights, config, out), highlight=False, soft_wrap=True)
+
+
+def _argument(text: str) -> bytes:
+    """The bytes that were given on the command line, which need not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
