@@ -45,7 +45,9 @@ def test_the_configuration_file_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(blocks("yaml")[0])
     run = load_run(str(path), ["train.lr=3e-3"])
-    assert run.train.bytes == 2e7 and run.train.compute is None and run.data.sources[0].weight == 3
+    assert run.train.bytes == 2e7
+    assert run.train.compute is None
+    assert run.data.sources[0].weight == 3
 
 
 def test_the_training_command_is_valid() -> None:
