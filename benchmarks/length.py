@@ -1,10 +1,12 @@
 """How the cost of a training step grows with the length of one document.
 
     python benchmarks/length.py [FILE.txt] [--lengths 2048 8192 32768 131072] [--model aunet2-2m] [--threads 2]
+                                [--trunk-window 4096]
 
-One document of each length, forward, backward and AdamW; the byte stage has a window, the trunk sees everything, so the
-step grows linearly but for the trunk's attention. Without FILE the text is the documentation that Python carries. Each
-length runs in a process of its own; memory is its peak above that of the process before the first step.
+One document of each length, forward, backward and AdamW; the byte stage has a window of 256 bytes and the trunk one of
+4096 units, about 20 kB (0: everything, whose attention grows with the square of the length). Without FILE the text is
+the documentation that Python carries. Each length runs in a process of its own; memory is its peak above that of the
+process before the first step.
 """
 
 import argparse
@@ -40,18 +42,26 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 8192, 32768, 131072])
     parser.add_argument("--model", default="aunet2-2m")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--trunk-window", type=int, default=4096)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(measure(arguments.model, arguments.file, arguments.worker, arguments.threads)))
+        print(
+            json.dumps(
+                measure(arguments.model, arguments.trunk_window, arguments.file, arguments.worker, arguments.threads)
+            )
+        )
         return
-    print(f"{arguments.model}, {platform.processor() or platform.machine()}, {arguments.threads} threads\n")
+    print(
+        f"{arguments.model}, trunk window {arguments.trunk_window}, {platform.machine()}, {arguments.threads} threads\n"
+    )
     print("| bytes in one document | step | per byte, against the shortest | memory | per byte, against the shortest |")
     print("|---|---|---|---|---|")
     first = None
     for length in arguments.lengths:
         command = [sys.executable, __file__, "--worker", str(length), "--model", arguments.model]
-        command += ["--threads", str(arguments.threads), *([arguments.file] if arguments.file else [])]
+        command += ["--threads", str(arguments.threads), "--trunk-window", str(arguments.trunk_window)]
+        command += [arguments.file] if arguments.file else []
         r = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
         first = first or (r["step"] / length, r["memory"] / length)
         print(
@@ -61,11 +71,12 @@ def main() -> None:
         )
 
 
-def measure(name: str, file: str | None, length: int, threads: int) -> dict[str, float]:
+def measure(name: str, window: int, file: str | None, length: int, threads: int) -> dict[str, float]:
     """Median seconds of a step and its memory in bytes."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     run = load_run(name, [])
+    run = load_run(name, [f"model.stages.{run.model.depth}.window={window or 'null'}"])
     model = AUNet(run.model)
     model.initialise(0)
     optimizer = build_optimizer(model, TrainConfig())
