@@ -166,6 +166,7 @@ def test_epochs_and_seeds_differ_and_windows_are_bounded():
     windows = [first[i : i + 10] for i in range(0, 60, 10)]
     assert all(len({text[0] for text in window}) == 1 for window in windows)
     assert all(window != sorted(window) for window in windows)
+    assert len({"".join(text[1] for text in window) for window in windows}) == 6, "each shuffled in its own way"
     assert [window[0][0] for window in windows] != sorted(window[0][0] for window in windows)
     wide = order_of_reading(spec_of(texts, shuffle_documents=60), 1)
     assert len({text[0] for text in wide[:10]}) > 2

@@ -88,15 +88,16 @@ def test_a_bug_in_a_worker_keeps_its_traceback(config):
 
 
 SCRIPT = """
-    import sys, time
+    import multiprocessing, signal, sys, time
     from aunet.config import DataConfig, SourceConfig
     from aunet.data import Loader
     from aunet.splitting import splitter
 
     loader = Loader(DataConfig(sources=(SourceConfig(path=sys.argv[1]),), seq_len=64, workers=2), splitter("word1"))
     loader.next_row()
-    print(*(process.pid for process in __import__("multiprocessing").active_children()), flush=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
     try:
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
         {then}
     except KeyboardInterrupt:
         print("stopped", flush=True)
