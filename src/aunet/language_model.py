@@ -33,7 +33,7 @@ from aunet.errors import AUNetError
 from aunet.evals.bpb import Score, document_bits, score
 from aunet.infer.generate import Event, collect, generate
 from aunet.infer.sampling import Sampling
-from aunet.infer.state import Session
+from aunet.infer.state import Session, lay_out_for_reading
 from aunet.model.aunet import AUNet
 from aunet.model.directory import load_model, save_model
 from aunet.splitting import Splitter, splitter
@@ -77,7 +77,7 @@ class LanguageModel:
     """A network with its splitter. Texts are str (UTF-8) or bytes, which need not be valid UTF-8."""
 
     def __init__(self, network: AUNet) -> None:
-        self.network = network.eval()
+        self.network = lay_out_for_reading(network).eval()
         self.splitter: Splitter = splitter(network.config.splitter)
 
     @classmethod

@@ -93,3 +93,9 @@ def test_a_uniform_model_has_log_v_bits_per_symbol() -> None:
         flat.network.head.weight.zero_()
     assert flat.bits("abc") == pytest.approx([math.log2(258)] * 4)
     assert flat.bits_per_byte(["abc", ""]) == pytest.approx(math.log2(258) * 5 / 3)
+
+
+def test_short_documents_need_no_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Caches are as long as the longest document for each of them: thousands of tiny ones beside it would fill memory.
+    monkeypatch.setattr(Session, "start", None)
+    assert score(session(), [b"x"] * 2000 + [TEXT]).documents == 2001

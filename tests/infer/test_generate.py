@@ -13,8 +13,9 @@ from torch import Tensor
 
 from aunet.bytes import BOS, EOS, VOCAB_SIZE
 from aunet.errors import AUNetError, ConfigError
-from aunet.infer.generate import Event, Generated, _Writer, collect, generate
+from aunet.infer.generate import Event, Generated, _prefill, _Writer, collect, generate
 from aunet.infer.sampling import Sampling
+from aunet.infer.state import Session, State
 from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
 
@@ -64,6 +65,25 @@ def test_a_sequence_in_a_batch_draws_what_it_draws_alone() -> None:
     assert together == [model().generate(prompt, seed=5 + i, **options) for i, prompt in enumerate(prompts)]
     assert together == model().generate(prompts, seed=5, **options)
     assert together != model().generate(prompts, seed=6, **options)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_prompts_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    prompts = [b"One two three, 12345. " * 2, b"", b"naive"]
+    session, passes = model().session(), []
+    whole = [rows[-1] for rows in session.extend(session.start(3), [[BOS, *prompt] for prompt in prompts])]
+    original = Session.extend
+
+    def counted(self: Session, state: State, ids: Any, *rest: Any) -> list[Tensor]:
+        passes.append(sum(map(len, ids)))
+        return original(self, state, ids, *rest)
+
+    monkeypatch.setattr("aunet.infer.generate.CHUNK", chunk)
+    monkeypatch.setattr(Session, "extend", counted)
+    for found, expected in zip(_prefill(session, session.start(3), prompts), whole, strict=True):
+        assert torch.allclose(found, expected, atol=1e-4)
+    assert sum(passes) == sum(map(len, prompts)) + 3
+    assert max(passes) <= max(chunk, len(prompts))
 
 
 def test_each_prompt_may_have_its_own_sampling() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aunet.bytes import BOS
 from aunet.config import AUNetConfig
-from aunet.infer.state import Session
+from aunet.infer.state import Session, lay_out_for_reading
 from aunet.model.layers import Block
 from aunet.splitting import splitter
 from tests.model.packs import RULES, small_config, small_model
@@ -115,6 +115,16 @@ def test_every_end_of_a_prompt(stages: int) -> None:
     assert close(model.step(state, list(text)), whole[1:])
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_angles_behind_the_table_are_computed(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr("aunet.infer.state.TABLE", 10)
+    model = session(2, "word1", "plain")
+    fresh = Session(model.model, model.splitter)
+    texts = [TEXTS[0], TEXTS[3]][:batch]
+    for text, logits in zip(texts, read(fresh, texts, [[3, 1][:batch], *[[1] * batch] * 40]), strict=True):
+        assert close(logits, uncut(model, text))
+
+
 pieces = st.lists(st.sampled_from([b"a", b"word ", b"x" * 35, b" ", b"7", b", ", b"\n", "é漢".encode(), b"\x80\xff"]))
 documents = st.one_of(st.binary(max_size=60), pieces.map(b"".join).map(lambda data: data[:160]))
 cuts = st.lists(st.lists(st.integers(0, 40), min_size=3, max_size=3), max_size=12)
@@ -212,3 +222,14 @@ def test_nothing_to_read_gives_nothing() -> None:
     assert [tuple(rows.shape) for rows in model.extend(state, [[], []])] == [(0, 258)] * 2
     assert [tuple(rows.shape) for rows in model.extend(state, [[BOS], []])] == [(1, 258), (0, 258)]
     assert model.extend(state, [[], []])[0].dtype == model.extend(state, [[], [BOS]])[0].dtype == torch.float32
+
+
+def test_the_layout_for_reading_keeps_values_and_parameters() -> None:
+    model = small_model(small_config(3))
+    names = dict(model.named_parameters())
+    before = {name: parameter.clone() for name, parameter in names.items()}
+    assert lay_out_for_reading(model) is model
+    for name, parameter in model.named_parameters():
+        assert parameter is names[name]
+        assert torch.equal(parameter, before[name])
+    assert model.trunk.blocks[0].ffn.down.weight.stride() == (1, 32)

@@ -64,7 +64,7 @@ def test_a_step_equals_its_position(variant: str) -> None:
     module, coarse, pooling = _case(variant, 0.05)
     distance_T = torch.arange(len(pooling.segment_T)) - pooling.kept_U[pooling.segment_T]
     assert distance_T.max() >= 4
-    stepped = module.stepper()(coarse[pooling.segment_T], distance_T)
+    stepped = module.stepper()(coarse[pooling.segment_T], distance_T.tolist())
     assert torch.allclose(stepped, module(coarse, pooling), atol=1e-12)
 
 

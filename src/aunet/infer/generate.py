@@ -4,12 +4,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from aunet.bytes import BOS, EOS, Utf8Stream, to_bytes
 from aunet.errors import ConfigError
 from aunet.infer.sampling import Sampling
-from aunet.infer.state import Session
+from aunet.infer.state import Session, State
+
+CHUNK = 16384
+"""Bytes of all prompts that are read in one pass."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def _run(session: Session, prompts: list[bytes], writers: list["_Writer"]) -> It
     if not prompts:
         return
     state = session.start(len(prompts))
-    logits = [rows[-1] for rows in session.extend(state, [[BOS, *prompt] for prompt in prompts])]
+    logits = _prefill(session, state, prompts)
     while writers:
         going, ids = [], []
         for b, writer in enumerate(writers):
@@ -98,6 +103,18 @@ def _run(session: Session, prompts: list[bytes], writers: list["_Writer"]) -> It
             logits = list(session.step(state, ids))
 
 
+def _prefill(session: Session, state: State, prompts: list[bytes]) -> list[Tensor]:
+    """Logits after each prompt, [V] each; however long the prompts, memory is bounded by what is read at a time."""
+    ids = [np.concatenate([[BOS], np.frombuffer(prompt, dtype=np.uint8)]) for prompt in prompts]
+    piece = max(1, CHUNK // len(ids))
+    last: list[Tensor] = [torch.empty(0)] * len(ids)
+    for first in range(0, max(map(len, ids)), piece):
+        for b, logits in enumerate(session.extend(state, [row[first : first + piece] for row in ids])):
+            if len(logits):
+                last[b] = logits[-1]
+    return last
+
+
 class _Writer:
     """One sequence: draws its bytes, decides when it ends, holds back what is not certain."""
 
@@ -108,7 +125,7 @@ class _Writer:
         self.held = b""
         """New bytes that may still turn out to begin a stop string."""
 
-    def choose(self, logits_V: torch.Tensor) -> int:
+    def choose(self, logits_V: Tensor) -> int:
         """The next id; EOS when no byte is left to give."""
         return self.sampling.draw(logits_V, self.generator) if self.left else EOS
 

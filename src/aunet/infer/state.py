@@ -19,12 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from aunet.bytes import BOS
-from aunet.infer.cache import KeyValueCache
+from aunet.infer.cache import KeyValueCache, Reading
 from aunet.model.aunet import AUNet, Stage
-from aunet.model.layers import Block
+from aunet.model.layers import Block, Rotation
 from aunet.model.layout import Pooling
 from aunet.model.upsampling import Stepper
 from aunet.splitting import Splitter, Stream
+
+TABLE = 8192
+"""Positions whose rotary angles are looked up when bytes come one by one; those of later ones are computed."""
 
 
 @dataclass
@@ -64,6 +67,20 @@ class State:
         return State(stages, [self.streams[b].copy() for b in members])
 
 
+@torch.no_grad()
+def lay_out_for_reading(model: AUNet) -> AUNet:
+    """On a CPU, store the linear maps by columns: same values and shapes, other strides; returns the model.
+
+    A step multiplies one or two vectors by weights that come from memory. By columns that took two thirds of the time
+    (docs/performance.md); products with many vectors, in prompts and in training, do not mind.
+    """
+    if model.head.weight.device.type == "cpu":
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.data = module.weight.data.T.contiguous().T
+    return model
+
+
 class Session:
     """A model prepared for reading. What can be folded is folded once, so the weights must not change meanwhile."""
 
@@ -72,6 +89,7 @@ class Session:
         self.device = model.head.weight.device
         with torch.inference_mode():
             self._steppers: list[Stepper] = [cast(Stage, stage).upsample.stepper() for stage in model.stages]
+        self._tables: list[Rotation | None] = [None] * len(model.config.stages)
 
     def start(self, batch: int) -> State:
         """The state of `batch` sequences that have read nothing, not even BOS."""
@@ -129,9 +147,12 @@ class Session:
         nothing = self.model.head.weight.new_empty((0, self.model.config.vocab_size))
         return [next(logits) if len(x) else nothing for x in ids]
 
+    @torch.inference_mode()
     def step(self, state: State, ids: Sequence[int]) -> Tensor:
         """Read one id of every sequence; [B, V]."""
-        return torch.cat(self.extend(state, [[i] for i in ids]))
+        levels = np.array([self.levels(state, b, [i])[0] for b, i in enumerate(ids)], dtype=np.uint8)
+        x_BD = self.model.embedding(torch.tensor(ids, device=self.device))
+        return self.model.logits_of(self._run(0, x_BD, levels, list(range(len(ids))), [1] * len(ids), state, None))
 
     def _run(
         self,
@@ -148,12 +169,13 @@ class Session:
         seen = [memory.seen[b] for b in members]
         for b, n in zip(members, new, strict=True):
             memory.seen[b] += n
-        position_T = torch.from_numpy(np.concatenate([np.arange(a, a + n) for a, n in zip(seen, new, strict=True)]))
-        rotate_by = self.model.rotation(s, position_T.to(self.device))
+        config = self.model.config.stages[s]
+        reading = Reading(members, new, seen, len(members) == len(memory.seen), config.window, self.device)
+        rotate_by = self._rotation(s, reading)
 
         def through(blocks: nn.ModuleList, caches: Sequence[KeyValueCache], x_TD: Tensor) -> Tensor:
             for block, cache in zip(blocks, caches, strict=True):
-                attend = lambda q, k, v, cache=cache: cache.attend(q, k, v, members, new, seen)  # noqa: E731
+                attend = lambda q, k, v, cache=cache: cache.attend(q, k, v, reading)  # noqa: E731
                 x_TD = cast(Block, block).extend(x_TD, rotate_by, attend)
             return x_TD
 
@@ -163,11 +185,53 @@ class Session:
             stage = cast(Stage, self.model.stages[s])
             down, up = memory.caches[: len(stage.contract)], memory.caches[len(stage.contract) :]
             x_TD = through(stage.contract, down, x_TD)
-            x_TD = x_TD + self._deeper(s, x_TD, levels_T, members, new, state, hidden)
+            deeper = self._deeper_by_one if reading.one else self._deeper
+            x_TD = x_TD + deeper(s, x_TD, levels_T, members, new, state, hidden)
             x_TD = through(stage.expand, up, x_TD)
         if hidden is not None:
             hidden.append(x_TD)
         return x_TD
+
+    def _rotation(self, s: int, reading: Reading) -> Rotation:
+        """Rotary angles of the new positions; those of single positions are looked up."""
+        if not reading.one or max(reading.seen) >= TABLE:
+            spans = [np.arange(a, b) for a, b in zip(reading.seen, reading.ends, strict=True)]
+            return self.model.rotation(s, torch.from_numpy(np.concatenate(spans)).to(self.device))
+        if self._tables[s] is None:
+            self._tables[s] = self.model.rotation(s, torch.arange(TABLE, device=self.device))
+        cos, sin = cast(Rotation, self._tables[s])
+        if len(reading.seen) == 1:
+            (position,) = reading.seen
+            return cos[position : position + 1], sin[position : position + 1]
+        position_B = torch.tensor(reading.seen, device=self.device)
+        return cos[position_B], sin[position_B]
+
+    def _deeper_by_one(
+        self,
+        s: int,
+        x_BD: Tensor,
+        levels_B: npt.NDArray[np.uint8],
+        members: list[int],
+        new: list[int],
+        state: State,
+        hidden: list[Tensor] | None,
+    ) -> Tensor:
+        """`_deeper` for one new position of each member, the case whose time is the number of small operations."""
+        memory, stage = state.stages[s], cast(Stage, self.model.stages[s])
+        assert memory.coarse_BE is not None
+        kept = np.flatnonzero(levels_B > s).tolist()
+        if kept:
+            everyone = len(kept) == len(members)
+            pooled = stage.pool.project(stage.pool.norm(x_BD if everyone else x_BD[kept]))
+            deeper = [members[i] for i in kept]
+            memory.coarse_BE[deeper] = self._run(s + 1, pooled, levels_B[kept], deeper, [1] * len(kept), state, hidden)
+            for b in deeper:
+                memory.offset[b] = 0
+        coarse_BE = memory.coarse_BE if len(members) == len(memory.seen) else memory.coarse_BE[members]
+        offsets = [memory.offset[b] for b in members]
+        for b in members:
+            memory.offset[b] += 1
+        return self._steppers[s](coarse_BE, offsets)
 
     def _deeper(
         self,
@@ -208,9 +272,6 @@ class Session:
             ]
         for b, end in zip(members, ends, strict=True):
             memory.offset[b] = int(offset_T[end - 1]) + 1
-        if len(segment_T) == len(members):
-            source = torch.from_numpy(segment_T).to(self.device)
-            return self._steppers[s](coarse_UE[source], torch.from_numpy(offset_T).to(self.device))
         return stage.upsample(coarse_UE, self._pooling(kept_U, segment_T, offset_T))
 
     def _pooling(

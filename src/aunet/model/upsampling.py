@@ -9,7 +9,7 @@ simple       y_t = W n at the pool positions, 0 elsewhere
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -20,8 +20,8 @@ from aunet.config import AUNetConfig
 from aunet.model.layout import Pooling
 from aunet.model.pooling import place, select
 
-Stepper = Callable[[Tensor, Tensor], Tensor]
-"""One position of each of B sequences: last coarse vectors [B, E] and offsets [B], not yet modulo P, to [B, D]."""
+Stepper = Callable[[Tensor, Sequence[int]], Tensor]
+"""One position of each of B sequences: last coarse vectors [B, E] and B offsets, not yet modulo P, to [B, D]."""
 
 
 class Upsampling(Protocol):
@@ -69,9 +69,16 @@ class MultiLinear(nn.Module):
         """One of the folded maps for each sequence."""
         maps_PDE = self.maps()
 
-        def step(coarse_BE: Tensor, offset_B: Tensor) -> Tensor:
+        def step(coarse_BE: Tensor, offsets: Sequence[int]) -> Tensor:
             normed_BE = self.norm(coarse_BE)
-            return torch.bmm(maps_PDE[offset_B % self.offsets], normed_BE[:, :, None])[:, :, 0]
+            modulo = [offset % self.offsets for offset in offsets]
+            if len(modulo) == 1:
+                return F.linear(normed_BE, maps_PDE[modulo[0]])
+            if normed_BE.is_cuda:
+                chosen_BDE = maps_PDE[torch.tensor(modulo, device=normed_BE.device)]
+                return torch.bmm(chosen_BDE, normed_BE[:, :, None])[:, :, 0]
+            # Copying the maps side by side for one product takes six times as long as the products.
+            return torch.stack([torch.mv(maps_PDE[p], x_E) for p, x_E in zip(modulo, normed_BE, strict=True)])
 
         return step
 
@@ -94,7 +101,12 @@ class Repeat(nn.Module):
     def stepper(self) -> Stepper:
         """The map of the vector plus the map of the offset."""
         offsets_PD = self.shared(self.offset_embedding.weight)
-        return lambda coarse_BE, offset_B: self.shared(self.norm(coarse_BE)) + offsets_PD[offset_B % self.offsets]
+
+        def step(coarse_BE: Tensor, offsets: Sequence[int]) -> Tensor:
+            modulo_B = torch.tensor([offset % self.offsets for offset in offsets], device=coarse_BE.device)
+            return self.shared(self.norm(coarse_BE)) + offsets_PD[modulo_B]
+
+        return step
 
 
 class Simple(nn.Module):
@@ -113,7 +125,12 @@ class Simple(nn.Module):
 
     def stepper(self) -> Stepper:
         """Something at offset 0 only."""
-        return lambda coarse_BE, offset_B: self.shared(self.norm(coarse_BE)) * (offset_B == 0)[:, None]
+
+        def step(coarse_BE: Tensor, offsets: Sequence[int]) -> Tensor:
+            pooled_B1 = torch.tensor([[offset == 0] for offset in offsets], device=coarse_BE.device)
+            return self.shared(self.norm(coarse_BE)) * pooled_B1
+
+        return step
 
 
 Variant = type[MultiLinear] | type[Repeat] | type[Simple]
