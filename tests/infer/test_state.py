@@ -233,3 +233,14 @@ def test_the_layout_for_reading_keeps_values_and_parameters() -> None:
         assert parameter is names[name]
         assert torch.equal(parameter, before[name])
     assert model.trunk.blocks[0].ffn.down.weight.stride() == (1, 32)
+
+
+@pytest.mark.parametrize("upsampling", ["multilinear", "repeat", "simple"])
+def test_half_precision_is_near_the_forward_pass(upsampling: str) -> None:
+    network = small_model(small_config(3, upsampling=upsampling), dtype=torch.bfloat16)
+    half = Session(network.eval(), splitter(RULES[2]))
+    texts = [TEXTS[0], b"four 5"]
+    for text, logits in zip(texts, read(half, texts, [[7, 1], *[[1, 1]] * 8, [3, 0]]), strict=True):
+        expected = uncut(half, text)
+        assert logits.dtype == torch.bfloat16
+        assert (logits.float() - expected.float()).abs().mean() < 0.02 * expected.float().std()
