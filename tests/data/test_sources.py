@@ -2,6 +2,8 @@ import gzip
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -168,11 +170,20 @@ def test_paths_that_mean_nothing(tmp_path, name, message):
     assert error_of(tmp_path / name) == message.format(tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission(tmp_path):
-    path = write(tmp_path / "a.txt", ["text"])
-    path.chmod(0)
-    assert error_of(path) == f"{path}: Permission denied"
+def test_a_file_without_permission():
+    with tempfile.TemporaryDirectory() as name:  # unlike tmp_path, other users may be let in
+        directory = Path(name)
+        directory.chmod(0o755)
+        path = write(directory / "a.txt", ["text"])
+        path.chmod(0)
+        root = os.geteuid() == 0
+        if root:  # who may read everything
+            os.seteuid(65534)
+        try:
+            assert error_of(path) == f"{path}: Permission denied"
+        finally:
+            if root:
+                os.seteuid(0)
 
 
 def test_files_are_sorted(tmp_path):
