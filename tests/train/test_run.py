@@ -1,6 +1,7 @@
 """Whole runs in real processes: complete, killed, stopped, resumed, refused."""
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -147,3 +148,31 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(tmp_path: Path) -> N
     assert "the loss is" in result.stderr
     assert "lower train.lr" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_broken_step_is_not_saved_even_where_it_is_not_logged(tmp_path: Path) -> None:
+    result = aunet("train", write_config(tmp_path, lr=1e30, warmup=0, log_every=12, checkpoint_every=1))
+    assert result.returncode == 1
+    found = re.search(r"step (\d+): the loss is", result.stderr)
+    assert found
+    assert 1 < int(found[1]) < 12
+    saved = [int(path.name.removeprefix("step-")) for path in (tmp_path / "out" / "checkpoints").iterdir()]
+    assert max(saved) == int(found[1]) - 1
+
+
+def test_a_complete_run_is_not_validated_again(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "out")
+    result = aunet("train", uninterrupted.parent / "config.yaml", f"train.out={tmp_path / 'out'}")
+    assert result.returncode == 0, result.stderr
+    assert metrics(tmp_path / "out") == metrics(uninterrupted)
+    assert "bits per byte on held-out text" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("g++", "clang++", "c++")), reason="torch.compile needs a C++ compiler"
+)
+def test_compiled_blocks_train_alike(uninterrupted: Path, tmp_path: Path) -> None:
+    result = aunet("train", write_config(tmp_path, compile=True))
+    assert result.returncode == 0, result.stderr
+    for (_, a), (_, b) in zip(losses(tmp_path / "out"), losses(uninterrupted), strict=True):
+        assert a == pytest.approx(b, abs=1e-3)

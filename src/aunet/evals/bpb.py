@@ -6,7 +6,7 @@ forward pass. Shapes: n bytes of a document, V vocabulary.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,7 +125,7 @@ def _counted(data: bytes, bits: float) -> Score:
     return Score(bits, len(data), len(data.decode(errors="replace")), 1)
 
 
-def make_validate(config: RunConfig) -> Any:
+def make_validate(config: RunConfig) -> Callable[[AUNet], Mapping[str, float]] | None:
     """What the trainer calls to score the held-out documents of a configuration; None where it has none."""
     if not config.data.valid:
         return None

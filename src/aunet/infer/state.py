@@ -6,7 +6,7 @@ the stage, E of the next deeper one, V vocabulary.
 `Session.extend` mirrors `AUNet.forward`: contract, pool, deeper stages, upsample, skip, expand. A deeper stage runs
 only for the positions that were pooled: byte by byte that is only when a sequence completes a unit, and every other
 byte takes the stage's last output vector again, one offset further. One byte or a million, from an empty state or any
-other, it is the same code, and its logits are those of the forward pass over the whole text.
+other, its logits are those of the forward pass over the whole text; bytes that come one by one take a short path.
 """
 
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ class State:
 def lay_out_for_reading(model: AUNet) -> AUNet:
     """On a CPU, store the linear maps by columns: same values and shapes, other strides; returns the model.
 
-    A step multiplies one or two vectors by weights that come from memory. By columns that took two thirds of the time
+    A step multiplies one or two vectors by weights that come from memory, which is faster by columns
     (docs/performance.md); products with many vectors, in prompts and in training, do not mind.
     """
     if model.head.weight.device.type == "cpu":
@@ -186,7 +186,7 @@ class Session:
             down, up = memory.caches[: len(stage.contract)], memory.caches[len(stage.contract) :]
             x_TD = through(stage.contract, down, x_TD)
             deeper = self._deeper_by_one if reading.one else self._deeper
-            x_TD = x_TD + deeper(s, x_TD, levels_T, members, new, state, hidden)
+            x_TD = x_TD + deeper(s, x_TD, levels_T, reading, state, hidden)
             x_TD = through(stage.expand, up, x_TD)
         if hidden is not None:
             hidden.append(x_TD)
@@ -211,13 +211,12 @@ class Session:
         s: int,
         x_BD: Tensor,
         levels_B: npt.NDArray[np.uint8],
-        members: list[int],
-        new: list[int],
+        reading: Reading,
         state: State,
         hidden: list[Tensor] | None,
     ) -> Tensor:
         """`_deeper` for one new position of each member, the case whose time is the number of small operations."""
-        memory, stage = state.stages[s], cast(Stage, self.model.stages[s])
+        memory, stage, members = state.stages[s], cast(Stage, self.model.stages[s]), reading.members
         assert memory.coarse_BE is not None
         kept = np.flatnonzero(levels_B > s).tolist()
         if kept:
@@ -227,7 +226,7 @@ class Session:
             memory.coarse_BE[deeper] = self._run(s + 1, pooled, levels_B[kept], deeper, [1] * len(kept), state, hidden)
             for b in deeper:
                 memory.offset[b] = 0
-        coarse_BE = memory.coarse_BE if len(members) == len(memory.seen) else memory.coarse_BE[members]
+        coarse_BE = memory.coarse_BE if reading.everyone else memory.coarse_BE[members]
         offsets = [memory.offset[b] for b in members]
         for b in members:
             memory.offset[b] += 1
@@ -238,20 +237,19 @@ class Session:
         s: int,
         x_TD: Tensor,
         levels_T: npt.NDArray[np.uint8],
-        members: list[int],
-        new: list[int],
+        reading: Reading,
         state: State,
         hidden: list[Tensor] | None,
     ) -> Tensor:
         """Pool what reached the next stage, run it, and upsample: [T, D]."""
-        memory, stage = state.stages[s], cast(Stage, self.model.stages[s])
+        memory, stage, members = state.stages[s], cast(Stage, self.model.stages[s]), reading.members
         assert memory.coarse_BE is not None
-        ends = np.cumsum(new)
+        ends = np.cumsum(reading.new)
         kept_U = np.flatnonzero(levels_T > s)
         pooled = np.diff(np.searchsorted(kept_U, [0, *ends])).tolist()
-        segment_T, offset_T = _segments(kept_U, new, [memory.offset[b] for b in members])
+        segment_T, offset_T = _segments(kept_U, reading.new, [memory.offset[b] for b in members])
         rows = torch.tensor(members, device=self.device)
-        before_BE = memory.coarse_BE if len(members) == len(memory.seen) else memory.coarse_BE[rows]
+        before_BE = memory.coarse_BE if reading.everyone else memory.coarse_BE[rows]
         coarse_UE = before_BE
         if len(kept_U):
             kept = torch.from_numpy(kept_U).to(self.device)

@@ -43,7 +43,7 @@ class Outcome:
     stopped: bool
     """True when a signal or the end of its time came before its last step."""
     valid: Mapping[str, float] | None
-    """The last validation."""
+    """The validation of these weights, if there was one."""
     seconds: float
     """Time spent in steps, over all resumptions."""
 
@@ -60,6 +60,8 @@ class Trainer:
         checkpoint.materialise(self.optimizer)
         self.step, self.bytes, self.seconds = 0, 0, 0.0
         self.saved_step = -1
+        self.health = torch.zeros(2)
+        """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
@@ -81,7 +83,7 @@ class Trainer:
 
     def run(self, validate: Validate | None, metrics: Metrics, progress: TrainingProgress, stop: Stop) -> Outcome:
         """Train to the end of the plan or to a signal; either way the last step is saved."""
-        settings, valid = self.config.train, None
+        settings = self.config.train
         if settings.compile:
             compile_blocks(self.model, self.device)
         told = 0
@@ -90,25 +92,21 @@ class Trainer:
             values = self.train_step()
             self.seconds += time.perf_counter() - started
             if self.step % settings.log_every == 0 or self.step == self.plan.steps:
+                self._check_health()
                 line = self._report(values)
                 metrics.write(self.step, line)
                 progress.update(self.step, line["train_bits_per_byte"], line["bytes_per_second"])
-                if not math.isfinite(line["loss"]):
-                    raise AUNetError(self._diverged(line["loss"]))
             problems = self.loader.problems.lines()
             for text in problems[told:]:
                 progress.say(text)
             told = len(problems)
             if validate and settings.valid_every and self.step % settings.valid_every == 0:
-                valid = self._validate(validate, metrics, progress)
+                self._validate(validate, metrics, progress)
             if self.step % settings.checkpoint_every == 0:
                 self.save()
         self.save()
-        if (
-            self.step == self.plan.steps
-            and validate
-            and not (settings.valid_every and self.step % settings.valid_every == 0)
-        ):
+        valid: Mapping[str, float] | None = metrics.validated(self.step)
+        if valid is None and validate and self.step == self.plan.steps:
             valid = self._validate(validate, metrics, progress)
         facts = {
             "steps": self.step,
@@ -136,6 +134,7 @@ class Trainer:
             part.backward()
             loss += part.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        self.health = torch.stack([loss, norm])
         rate = learning_rate(self.plan, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -183,6 +182,7 @@ class Trainer:
         """Write a checkpoint of the finished step, unless it is on disk already."""
         if self.saved_step == self.step:
             return
+        self._check_health()
         state = {
             "aunet": aunet.__version__,
             "config": json.loads(self.config.model_dump_json()),
@@ -195,9 +195,15 @@ class Trainer:
         checkpoint.save(self.out / "checkpoints", self.step, tensors, state, self.config.train.keep)
         self.saved_step = self.step
 
-    def _diverged(self, loss: float) -> str:
-        where = f"resume from {self.out / 'checkpoints'}" if self.saved_step > 0 else "start again"
-        return f"step {self.step}: the loss is {loss}; lower train.lr (now {self.plan.lr:g}) and {where}"
+    def _check_health(self) -> None:
+        """Refuse to log or to save a step whose loss or gradient, and so its weights, are not finite."""
+        loss, norm = self.health.tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            where = f"resume from {self.out / 'checkpoints'}" if self.saved_step > 0 else "start again"
+            raise AUNetError(
+                f"step {self.step}: the loss is {loss}, the gradient norm {norm}; "
+                f"lower train.lr (now {self.plan.lr:g}) and {where}"
+            )
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:

@@ -33,6 +33,7 @@ class Metrics:
         kept = [line for line in read(path) if line["step"] <= resumed_step] if path.exists() else []
         with replacing(path) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._valid = {line["step"]: line for line in kept if "valid_bits_per_byte" in line}
         self._path = path
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._sinks: list[Sink] = []
@@ -47,8 +48,15 @@ class Metrics:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
         except OSError as error:
             raise AUNetError(f"{self._path}: cannot be written ({error.strerror})") from None
+        if "valid_bits_per_byte" in values:
+            self._valid[step] = dict(values)
         for sink in self._sinks:
             sink.write(step, values)
+
+    def validated(self, step: int) -> dict[str, float] | None:
+        """What the validation after this step found, in this run or the one that is resumed; None if there was none."""
+        found = self._valid.get(step)
+        return found and {k.removeprefix("valid_"): v for k, v in found.items() if k.startswith("valid_")}
 
     def close(self) -> None:
         """Close the file and the sinks."""
