@@ -1,6 +1,7 @@
 """Generation speed: cached and cascading, one sequence and a batch.
 
     python benchmarks/generation.py [--model DIR] [--batches 1 8] [--prompt-bytes 200] [--new 256] [--threads 2]
+                                    [--compile]
 
 Without --model: the shape of docs/performance.md (dims [128, 512], layers [3, 6], windows [256, 4096], `word1`) with
 random weights, which take as long as trained ones. The bytes that are read are real text, so that units end as often as
@@ -15,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-import aunet
 from aunet import corpus
 from aunet.bytes import BOS
 from aunet.infer.sampling import Sampling
@@ -32,14 +32,19 @@ def main() -> None:
     parser.add_argument("--prompt-bytes", type=int, default=200)
     parser.add_argument("--new", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="compiled steps; their compilation is not timed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model = aunet.load(arguments.model) if arguments.model else LanguageModel.random(load_run("aunet2-23m", []).model)
+    if arguments.model:
+        model = LanguageModel.load(arguments.model, compile=arguments.compile)
+    else:
+        model = LanguageModel.random(load_run("aunet2-23m", []).model, compile=arguments.compile)
     text = "\n\n".join(text for _, text in corpus.gather().train).encode()
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, torch {torch.__version__}\n")
     print("| sequences | prefill of the prompts | bytes/s | per step |\n|---|---|---|---|")
+    session = model.session()
     for batch in arguments.batches:
-        prefill, seconds = measure(model.session(), text, batch, arguments.prompt_bytes, arguments.new)
+        prefill, seconds = measure(session, text, batch, arguments.prompt_bytes, arguments.new)
         step = statistics.median(seconds)
         rate = batch * len(seconds) / sum(seconds)
         print(f"| {batch} | {prefill * 1e3:.0f} ms | {rate:,.0f} | {step * 1e3:.2f} ms |", flush=True)
@@ -50,7 +55,10 @@ def measure(session: Session, text: bytes, batch: int, prompt: int, new: int) ->
     pieces = [text[i * 10_000 : i * 10_000 + prompt + new] for i in range(batch)]
     sampling = Sampling()
     generators = [sampling.generator() for _ in pieces]
-    session.extend(session.start(batch), [[BOS, *piece[:prompt]] for piece in pieces])  # warms up
+    warm = session.start(batch)
+    session.extend(warm, [[BOS, *piece[:prompt]] for piece in pieces])
+    for i in range(prompt, prompt + new):  # warms up, and compiles what these steps need
+        session.step(warm, [piece[i] for piece in pieces])
     started = time.perf_counter()
     state = session.start(batch)
     logits = [rows[-1] for rows in session.extend(state, [[BOS, *piece[:prompt]] for piece in pieces])]

@@ -94,7 +94,7 @@ class KeyValueCache:
 
     def attend(self, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, reading: Reading) -> Tensor:
         """Attend from new positions to the kept ones and themselves, then keep theirs; [T, H, K]."""
-        self._reserve(max(reading.ends))
+        self.reserve(max(reading.ends))
         if reading.one:
             return self._attend_one(q_THK, k_TGK, v_TGK, reading)
         new = reading.new
@@ -168,7 +168,7 @@ class KeyValueCache:
         """Views of the keys and values of one sequence, [S, G, K]."""
         return self.keys[b].transpose(0, 1), self.values[b].transpose(0, 1)
 
-    def _reserve(self, positions: int) -> None:
+    def reserve(self, positions: int) -> None:
         """Make room; a ring never holds more than its window, and until it is full slots are positions."""
         needed = positions if self.window is None else min(positions, self.window)
         capacity = self.keys.shape[2]

@@ -9,7 +9,7 @@ byte takes the stage's last output vector again, one offset further. One byte or
 other, its logits are those of the forward pass over the whole text; bytes that come one by one take a short path.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from aunet.bytes import BOS
+from aunet.compiler import require_compiler
 from aunet.infer.cache import KeyValueCache, Reading
+from aunet.infer.compiled import CompiledBlocks
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Block, Rotation
 from aunet.model.layout import Pooling
@@ -51,6 +53,7 @@ class State:
     stages: list[StageState]
     streams: list[Stream]
 
+    @torch.inference_mode()
     def copy(self, members: Sequence[int]) -> "State":
         """An independent state of these sequences, in this order; a sequence may be taken several times."""
         stages = [
@@ -82,15 +85,27 @@ def lay_out_for_reading(model: AUNet) -> AUNet:
 
 
 class Session:
-    """A model prepared for reading. What can be folded is folded once, so the weights must not change meanwhile."""
+    """A model prepared for reading. What can be folded is folded once, so the weights must not change meanwhile.
 
-    def __init__(self, model: AUNet, splitter: Splitter) -> None:
+    `compile`: bytes that come one by one pass every stack of blocks as one compiled graph (`infer/compiled.py`).
+    """
+
+    def __init__(self, model: AUNet, splitter: Splitter, compile: bool = False) -> None:
         self.model, self.splitter = model, splitter
         self.device = model.head.weight.device
         with torch.inference_mode():
             self._steppers: list[Stepper] = [cast(Stage, stage).upsample.stepper() for stage in model.stages]
         self._tables: list[Rotation | None] = [None] * len(model.config.stages)
+        self._compiled: dict[nn.ModuleList, CompiledBlocks] = {}
+        if compile:
+            require_compiler(self.device, "compile")
+            theta = model.config.rope_theta
+            for stage in cast(Iterable[Stage], model.stages):
+                for blocks in (stage.contract, stage.expand):
+                    self._compiled[blocks] = CompiledBlocks(blocks, stage.config, theta)
+            self._compiled[model.trunk.blocks] = CompiledBlocks(model.trunk.blocks, model.trunk.config, theta)
 
+    @torch.inference_mode()
     def start(self, batch: int) -> State:
         """The state of `batch` sequences that have read nothing, not even BOS."""
         like = self.model.head.weight
@@ -171,9 +186,12 @@ class Session:
             memory.seen[b] += n
         config = self.model.config.stages[s]
         reading = Reading(members, new, seen, len(members) == len(memory.seen), config.window, self.device)
-        rotate_by = self._rotation(s, reading)
+        compiled = reading.one and bool(self._compiled)
+        rotate_by = None if compiled else self._rotation(s, reading)
 
         def through(blocks: nn.ModuleList, caches: Sequence[KeyValueCache], x_TD: Tensor) -> Tensor:
+            if rotate_by is None:
+                return self._compiled[blocks](x_TD, reading, caches)
             for block, cache in zip(blocks, caches, strict=True):
                 attend = lambda q, k, v, cache=cache: cache.attend(q, k, v, reading)  # noqa: E731
                 x_TD = cast(Block, block).extend(x_TD, rotate_by, attend)

@@ -3,7 +3,6 @@
 import ctypes
 import fcntl
 import math
-import shutil
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from types import FrameType
 
 import torch
 
+from aunet.compiler import require_compiler
 from aunet.config import TrainConfig
 from aunet.errors import AUNetError, ConfigError
 from aunet.model.aunet import AUNet
@@ -57,12 +57,7 @@ def keep_freed_memory() -> None:
 
 def compile_blocks(model: AUNet, device: torch.device) -> None:
     """Compile each block by itself: blocks of one width share their code, and ragged lengths never compile again."""
-    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        raise ConfigError(
-            "train.compile: torch.compile needs a C++ compiler on the CPU; install g++ or set it to false"
-        )
-    # One recompilation per distinct block shape and mode (training, validation) is expected, not a fault.
-    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
+    require_compiler(device, "train.compile")
     for block in model.blocks():
         block.compile(dynamic=True)
 
