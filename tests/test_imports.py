@@ -11,13 +11,14 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "aunet"
 OPTIONAL = ["datasets", "pyarrow", "zstandard", "wandb", "tensorboard", "transformers", "tokenizers", "pandas", "scipy"]
 
-BASE = {"errors", "bytes", "files", "config"}
+BASE = {"errors", "bytes", "files", "config", "compiler"}
 """What needs nothing but itself."""
 LAYERS = {
     "errors": set(),
     "bytes": BASE,
     "files": BASE,
     "config": BASE,
+    "compiler": BASE,
     "presets": BASE,
     "splitting": BASE,
     "data": BASE | {"splitting"},

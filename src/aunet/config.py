@@ -165,6 +165,7 @@ class TrainConfig(Strict):
     """How long and how: exactly one of `steps`, `bytes`, `compute`, `gamma` sets the length."""
 
     out: str = Field(default="runs/aunet", description="directory of the model, its checkpoints and metrics")
+    init_from: str | None = Field(default=None, description="a model directory whose weights a new run starts from")
     steps: int | None = Field(default=None, gt=0)
     bytes: float | None = Field(default=None, gt=0)
     compute: float | None = Field(default=None, gt=0, description="paper FLOPs in total")

@@ -242,7 +242,19 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     lengths = {name for name in LENGTHS if any(text.startswith(f"train.{name}=") for text in overrides)}
     if lengths:
         _drop_lengths(values)
-    return validate(RunConfig, apply_overrides(values, overrides), origin)
+    values = apply_overrides(values, overrides)
+    train = values.get("train")
+    if "model" not in values and isinstance(train, dict) and isinstance(train.get("init_from"), str):
+        values["model"] = _model_of(Path(train["init_from"]))
+    return validate(RunConfig, values, origin)
+
+
+def _model_of(directory: Path) -> Any:
+    """The architecture of a model directory, for a run that starts from its weights."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"train.init_from: {directory} has no config.json; name a model directory")
+    return read_mapping(path).get("aunet")
 
 
 def _from_file(path: Path) -> Settings:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.runs import aunet, losses, metrics, start, write_config
 
@@ -176,3 +177,44 @@ def test_compiled_blocks_train_alike(uninterrupted: Path, tmp_path: Path) -> Non
     assert result.returncode == 0, result.stderr
     for (_, a), (_, b) in zip(losses(tmp_path / "out"), losses(uninterrupted), strict=True):
         assert a == pytest.approx(b, abs=1e-3)
+
+
+def fine_tune(directory: Path, source: Path, **train: object) -> Path:
+    """A configuration without a model, which starts from the weights of `source`."""
+    path = write_config(directory, init_from=str(source), lr=1e-6, clip=1e-6, **train)
+    values = yaml.safe_load(path.read_text())
+    del values["model"]
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_a_run_starts_from_the_weights_of_a_model(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "source")
+    config = fine_tune(tmp_path, tmp_path / "source")
+    result = aunet("train", config, "train.steps=3")
+    assert result.returncode == 0, result.stderr
+    first, trained = losses(tmp_path / "out")[0][1], losses(uninterrupted)
+    # The same first rows, but read by the trained model.
+    assert first < trained[0][1] - 0.3
+    source, ours = (read_valid(out) for out in (uninterrupted, tmp_path / "out"))
+    assert ours == pytest.approx(source, abs=1e-2)
+    # A complete run needs its source no longer: it resumes from its own checkpoint.
+    shutil.rmtree(tmp_path / "source")
+    again = aunet("train", write_config(tmp_path, init_from="gone", lr=1e-6, clip=1e-6), "train.steps=3")
+    assert again.returncode == 0, again.stderr
+
+
+def read_valid(out: Path) -> float:
+    (found,) = [line["valid_bits_per_byte"] for line in metrics(out) if "valid_bits_per_byte" in line]
+    return float(found)
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_line(uninterrupted: Path, tmp_path: Path) -> None:
+    other = aunet("train", write_config(tmp_path, init_from=str(uninterrupted)), "model.stages.0.window=16")
+    assert other.returncode == 1
+    assert other.stderr.count("\n") == 1
+    assert "train.init_from: model.stages.0.window is 16" in other.stderr
+    missing = aunet("train", fine_tune(tmp_path, tmp_path / "nowhere"))
+    assert missing.returncode == 2
+    assert missing.stderr.count("\n") == 1
+    assert "nowhere has no config.json" in missing.stderr

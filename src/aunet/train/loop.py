@@ -20,7 +20,7 @@ from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError
 from aunet.model.aunet import AUNet
-from aunet.model.directory import save_model
+from aunet.model.directory import load_config, load_model, save_model
 from aunet.train import checkpoint
 from aunet.train.metrics import Metrics
 from aunet.train.optim import build_optimizer
@@ -62,6 +62,21 @@ class Trainer:
         self.saved_step = -1
         self.health = torch.zeros(2)
         """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
+
+    def start_from(self, directory: Path) -> None:
+        """Take the weights of a model directory (fine-tuning); AUNetError that names what differs from this model.
+
+        The optimizer, the schedule and the data begin anew. The contraction of a stage is what a text is expected to
+        give, not a part of the model, and may differ.
+        """
+        theirs, ours = (
+            config.model_dump(mode="json", exclude={"stages": {"__all__": {"contraction"}}})
+            for config in (load_config(directory), self.config.model)
+        )
+        if theirs != ours:
+            change = _difference("model", theirs, ours).replace("the checkpoint", str(directory))
+            raise AUNetError(f"train.init_from: {change}; leave the section `model` out to take the model's own")
+        self.model.load_state_dict(load_model(directory, self.device).state_dict())
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""

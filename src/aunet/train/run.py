@@ -54,6 +54,9 @@ def run_training(
         if found:
             trainer.resume(found)
             progress_lines.append(f"resuming after step {found.step} from {found.directory}")
+        elif config.train.init_from:
+            trainer.start_from(Path(config.train.init_from))
+            progress_lines.append(f"starting from the weights of {config.train.init_from}")
         write_json(out / "run.json", json.loads(config.model_dump_json()))
         metrics = Metrics(out, config, trainer.step)
         progress = TrainingProgress(console, plan.steps, trainer.step)
