@@ -254,7 +254,10 @@ def _model_of(directory: Path) -> Any:
     path = directory / "config.json"
     if not path.is_file():
         raise ConfigError(f"train.init_from: {directory} has no config.json; name a model directory")
-    return read_mapping(path).get("aunet")
+    model = read_mapping(path).get("aunet")
+    if model is None:
+        raise ConfigError(f"train.init_from: {path} is not the configuration of an aunet model; name a model directory")
+    return model
 
 
 def _from_file(path: Path) -> Settings:

@@ -1,9 +1,7 @@
 """Compiled steps against the full forward pass."""
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from aunet.infer.state import Session
 from aunet.language_model import LanguageModel
 from aunet.splitting import splitter
 from tests.model.packs import small_config, small_model
+from tests.runs import command, environment
 
 compiler = pytest.mark.skipif(
     not any(shutil.which(name) for name in CPP_COMPILERS), reason="torch.compile needs a C++ compiler"
@@ -74,9 +73,8 @@ def test_the_product_by_blocks_is_the_linear_map(vectors: int, outputs: int) -> 
 
 def test_without_a_compiler_one_line_names_the_flag(tmp_path: Path) -> None:
     LanguageModel(small_model(grouped_config())).save(tmp_path / "model")
-    command = [sys.executable, "-m", "aunet", "generate", str(tmp_path / "model"), "--compile"]
-    environment = {**os.environ, "PATH": str(tmp_path)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    generate = command("generate", tmp_path / "model", "--compile")
+    result = subprocess.run(generate, capture_output=True, text=True, env={**environment(), "PATH": str(tmp_path)})
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "compile: torch.compile needs a C++ compiler" in result.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aunet.compiler import CPP_COMPILERS
 from tests.runs import aunet, losses, metrics, start, write_config
 
 
@@ -169,9 +170,7 @@ def test_a_complete_run_is_not_validated_again(uninterrupted: Path, tmp_path: Pa
     assert "bits per byte on held-out text" in (tmp_path / "out" / "README.md").read_text()
 
 
-@pytest.mark.skipif(
-    not any(shutil.which(name) for name in ("g++", "clang++", "c++")), reason="torch.compile needs a C++ compiler"
-)
+@pytest.mark.skipif(not any(shutil.which(name) for name in CPP_COMPILERS), reason="torch.compile needs a C++ compiler")
 def test_compiled_blocks_train_alike(uninterrupted: Path, tmp_path: Path) -> None:
     result = aunet("train", write_config(tmp_path, compile=True))
     assert result.returncode == 0, result.stderr
@@ -218,3 +217,9 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(uninterrupted: Path, tm
     assert missing.returncode == 2
     assert missing.stderr.count("\n") == 1
     assert "nowhere has no config.json" in missing.stderr
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.json").write_text('{"model_type": "llama"}')
+    foreign = aunet("train", fine_tune(tmp_path, tmp_path / "foreign"))
+    assert foreign.returncode == 2
+    assert foreign.stderr.count("\n") == 1
+    assert "config.json is not the configuration of an aunet model" in foreign.stderr

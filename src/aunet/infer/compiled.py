@@ -29,14 +29,14 @@ Step = Callable[[Tensor, Tensor, Tensor, bool, list[Tensor], list[Tensor]], Tens
 class CompiledBlocks:
     """The blocks of one way through a stage, for one new position of each member.
 
-    Compiled when first called, for one sequence and again for several (about ten seconds each; torch keeps the result
-    on disk). Needs a C++ compiler on a CPU. The modules must not be replaced meanwhile.
+    Compiled when first called, for one sequence and again for several; torch keeps the result on disk.
+    Needs a C++ compiler on a CPU. The modules must not be replaced meanwhile.
     """
 
     def __init__(self, blocks: nn.ModuleList, config: StageConfig, theta: float) -> None:
         step = _step(cast(Sequence[Block], list(blocks)), config, theta)
-        # The weights are the graph's inputs; checking at each byte that the modules are still the same ones would take
-        # a good part of the step.
+        # The weights are the graph's inputs; that the modules are still the same ones need not be checked at each
+        # byte.
         options: dict[str, str | int | bool | Callable[..., Any]] = {
             "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
         }
@@ -61,7 +61,7 @@ def product(x_MD: Tensor, linear: nn.Linear) -> Tensor:
     """The linear map of few vectors, [M, D] to [M, N], by blocks of the weight's rows.
 
     The time is that of reading the weights, and a product of one large matrix with a few vectors does not use both the
-    cores and the memory well: by blocks it is up to twice as fast.
+    cores and the memory well.
     """
     rows = math.gcd(linear.out_features, ROWS)
     blocks = linear.weight.unflatten(0, (-1, rows))
