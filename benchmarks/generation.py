@@ -1,7 +1,6 @@
 """Generation speed: cached and cascading, one sequence and a batch.
 
     python benchmarks/generation.py [--model DIR] [--batches 1 8] [--prompt-bytes 200] [--new 256] [--threads 2]
-                                    [--compile]
 
 Without --model: the shape of docs/performance.md (dims [128, 512], layers [3, 6], windows [256, 4096], `word1`) with
 random weights, which take as long as trained ones. The bytes that are read are real text, so that units end as often as
@@ -19,7 +18,7 @@ import torch
 from aunet import corpus
 from aunet.bytes import BOS
 from aunet.infer.sampling import Sampling
-from aunet.infer.state import Session
+from aunet.infer.session import Session
 from aunet.language_model import LanguageModel
 from aunet.presets import load_run
 
@@ -32,13 +31,12 @@ def main() -> None:
     parser.add_argument("--prompt-bytes", type=int, default=200)
     parser.add_argument("--new", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="compiled steps; their compilation is not timed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.model:
-        model = LanguageModel.load(arguments.model, compile=arguments.compile)
+        model = LanguageModel.load(arguments.model)
     else:
-        model = LanguageModel.random(load_run("aunet2-23m", []).model, compile=arguments.compile)
+        model = LanguageModel.random(load_run("aunet2-23m", []).model)
     text = "\n\n".join(text for _, text in corpus.gather().train).encode()
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, torch {torch.__version__}\n")
     print("| sequences | prefill of the prompts | bytes/s | per step |\n|---|---|---|---|")

@@ -20,11 +20,11 @@ __version__ = "0.1.0"
 __all__ = ["AUNetConfig", "LanguageModel", "StageConfig", "__version__", "load", "splitter"]
 
 
-def load(path: "str | Path", device: "str | torch.device" = "cpu", compile: bool = False) -> "LanguageModel":
-    """Read a model directory, such as `train.out` of a run; `compile`: generate faster, after half a minute."""
+def load(path: "str | Path", device: "str | torch.device" = "cpu") -> "LanguageModel":
+    """Read a model directory, such as `train.out` of a run."""
     from aunet.language_model import LanguageModel
 
-    return LanguageModel.load(path, device, compile)
+    return LanguageModel.load(path, device)
 
 
 def __getattr__(name: str) -> Any:

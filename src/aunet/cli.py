@@ -86,7 +86,6 @@ def generate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given again.")] = None,
     device: DeviceOption = "cpu",
-    compile: Annotated[bool, typer.Option("--compile", help="Faster steps, after half a minute.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a prompt, as valid UTF-8 that streams as it comes."""
@@ -94,7 +93,7 @@ def generate(
 
     data, stops = _argument(prompt), [_argument(one) for one in stop or ()]
     shown = data.decode(errors="replace")
-    loaded = aunet.load(model, device=device, compile=compile)
+    loaded = aunet.load(model, device=device)
     events = loaded.stream(
         data, max_bytes=max_bytes, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stops
     )

@@ -31,9 +31,10 @@ from aunet.bytes import BOS, to_bytes
 from aunet.config import AUNetConfig, StageConfig
 from aunet.errors import AUNetError
 from aunet.evals.bpb import Score, document_bits, score
+from aunet.infer.eager import lay_out_for_reading
 from aunet.infer.generate import Event, collect, generate
 from aunet.infer.sampling import Sampling
-from aunet.infer.state import Session, lay_out_for_reading
+from aunet.infer.session import Session
 from aunet.model.aunet import AUNet
 from aunet.model.directory import load_model, save_model
 from aunet.splitting import Splitter, splitter
@@ -76,28 +77,24 @@ class Encoding:
 class LanguageModel:
     """A network with its splitter. Texts are str (UTF-8) or bytes, which need not be valid UTF-8."""
 
-    def __init__(self, network: AUNet, compile: bool = False) -> None:
-        self.network = (network if compile else lay_out_for_reading(network)).eval()
+    def __init__(self, network: AUNet) -> None:
+        self.network = lay_out_for_reading(network).eval()
         self.splitter: Splitter = splitter(network.config.splitter)
-        self._compiled = Session(self.network, self.splitter, compile=True) if compile else None
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu", compile: bool = False) -> "LanguageModel":
-        """Read a model directory; AUNetError names what is missing or damaged.
-
-        `compile`: generate with compiled steps, some 20 seconds later and faster; the weights must not change then.
-        """
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "LanguageModel":
+        """Read a model directory; AUNetError names what is missing or damaged."""
         try:
-            return cls(load_model(Path(path), device), compile)
+            return cls(load_model(Path(path), device))
         except (RuntimeError, AssertionError) as error:
             raise AUNetError(f"device: {device!s} cannot be used here ({' '.join(str(error).split())[:120]})") from None
 
     @classmethod
-    def random(cls, config: AUNetConfig, seed: int = 0, compile: bool = False) -> "LanguageModel":
+    def random(cls, config: AUNetConfig, seed: int = 0) -> "LanguageModel":
         """An untrained model."""
         network = AUNet(config)
         network.initialise(seed)
-        return cls(network, compile)
+        return cls(network)
 
     def save(self, path: str | Path) -> None:
         """Write a model directory."""
@@ -110,7 +107,7 @@ class LanguageModel:
 
     def session(self) -> Session:
         """The network prepared for reading; make a new one after the weights have changed."""
-        return self._compiled or Session(self.network, self.splitter)
+        return Session(self.network, self.splitter)
 
     @overload
     def generate(self, prompt: Text = ..., *, as_bytes: bool = ..., **options: Any) -> Any: ...

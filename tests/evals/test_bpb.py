@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aunet.bytes import BOS, EOS
 from aunet.errors import AUNetError
 from aunet.evals.bpb import Score, document_bits, score
-from aunet.infer.state import Session
+from aunet.infer.session import Session
 from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
 

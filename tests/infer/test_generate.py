@@ -15,7 +15,8 @@ from aunet.bytes import BOS, EOS, VOCAB_SIZE
 from aunet.errors import AUNetError, ConfigError
 from aunet.infer.generate import Event, Generated, _prefill, _Writer, collect, generate
 from aunet.infer.sampling import Sampling
-from aunet.infer.state import Session, State
+from aunet.infer.session import Session
+from aunet.infer.state import State
 from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
 

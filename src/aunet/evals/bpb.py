@@ -19,7 +19,8 @@ from aunet.bytes import BOS, EOS
 from aunet.config import RunConfig
 from aunet.data.sources import valid_documents
 from aunet.errors import AUNetError
-from aunet.infer.state import Session, State
+from aunet.infer.session import Session
+from aunet.infer.state import State
 from aunet.model.aunet import AUNet
 from aunet.splitting import splitter
 

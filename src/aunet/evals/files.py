@@ -11,7 +11,7 @@ from rich.table import Table
 from aunet.data.problems import Problems
 from aunet.data.sources import files_documents
 from aunet.evals.bpb import Score, score
-from aunet.infer.state import Session
+from aunet.infer.session import Session
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 from aunet.bytes import BOS, EOS, Utf8Stream, to_bytes
 from aunet.errors import ConfigError
 from aunet.infer.sampling import Sampling
-from aunet.infer.state import Session, State
+from aunet.infer.session import Session
+from aunet.infer.state import State
 
 CHUNK = 16384
 """Bytes of all prompts that are read in one pass."""

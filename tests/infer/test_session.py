@@ -13,7 +13,8 @@ from torch import Tensor
 
 from aunet.bytes import BOS
 from aunet.config import AUNetConfig
-from aunet.infer.state import Session, lay_out_for_reading
+from aunet.infer.eager import lay_out_for_reading
+from aunet.infer.session import Session
 from aunet.model.layers import Block
 from aunet.splitting import splitter
 from tests.model.packs import RULES, small_config, small_model
@@ -117,7 +118,7 @@ def test_every_end_of_a_prompt(stages: int) -> None:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_angles_behind_the_table_are_computed(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    monkeypatch.setattr("aunet.infer.state.TABLE", 10)
+    monkeypatch.setattr("aunet.infer.eager.TABLE", 10)
     model = session(2, "word1", "plain")
     fresh = Session(model.model, model.splitter)
     texts = [TEXTS[0], TEXTS[3]][:batch]

@@ -1,0 +1,77 @@
+"""Keys and values of the positions that were read, in pages of consecutive positions.
+
+Shapes: L blocks of a stage, G key/value heads, S slots of a page, K head width.
+
+    positions      0 ... 63 | 64 ... 127 | 128 ... 150
+    pages          page 0     page 1       page 2        one tensor [L, 2, G, S, K] each
+
+A sequence holds a list of pages, so sequences of any lengths share a batch, join it and leave it without anything being
+copied. Copies of a sequence share its pages; only the last one, which still fills up, is copied by whoever writes to it
+first. In a stage with a window, pages that no later position can see are let go. Keys are turned to their positions
+before they are stored.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+SLOTS = 64
+"""Positions of a page."""
+
+MakePage = Callable[[], "Page"]
+
+
+class Page:
+    """Keys and values of SLOTS consecutive positions in all blocks of a stage."""
+
+    __slots__ = ("address", "data", "keys", "shared", "values")
+
+    def __init__(self, data: Tensor) -> None:
+        self.data = data
+        """[L, 2, G, S, K]"""
+        self.keys, self.values = data[:, 0].unbind(0), data[:, 1].unbind(0)
+        """Per block, [G, S, K]."""
+        self.address = data.data_ptr()
+        self.shared = False
+        """Whether several sequences hold it: then nobody may write to it."""
+
+
+@dataclass
+class Memory:
+    """What one stage remembers of one sequence."""
+
+    window: int | None
+    seen: int = 0
+    """Positions read."""
+    pages: list[Page] = field(default_factory=list)
+    first: int = 0
+    """Pages that were let go."""
+    coarse_E: Tensor | None = None
+    """Last output vector of the next deeper stage; None before the first, and in the trunk."""
+    offset: int = 0
+    """Distance of the next position from the pool position of that vector."""
+
+    def reserve(self, new: int, make: MakePage) -> None:
+        """Pages for the next `new` positions; lets go of those that no position sees after going back SLOTS at most."""
+        if self.window is not None:
+            unseen = (self.seen - SLOTS - self.window + 1) // SLOTS - self.first
+            if unseen > 0:
+                del self.pages[:unseen]
+                self.first += unseen
+        if self.pages and self.pages[-1].shared and self.seen < (self.first + len(self.pages)) * SLOTS:
+            own = make()
+            own.data.copy_(self.pages[-1].data)
+            self.pages[-1] = own
+        while (self.first + len(self.pages)) * SLOTS < self.seen + new:
+            self.pages.append(make())
+
+    def visible(self, position: int) -> int:
+        """The first position that this one sees."""
+        return 0 if self.window is None else max(0, position - self.window + 1)
+
+    def copy(self) -> "Memory":
+        """An independent memory of the same positions."""
+        for page in self.pages[-1:]:
+            page.shared = True
+        return replace(self, pages=list(self.pages))
