@@ -207,6 +207,13 @@ def test_sample_and_comparison_are_on_the_page() -> None:
 
 def test_both_colour_schemes_are_there() -> None:
     text = passage_html(make(b"one two"), "word1+word2")
-    assert text.count("@media (prefers-color-scheme: dark)") == 2
-    light, dark = re.findall(r"\.h7 \{ color: (#\w+)", text)
+    assert "color-scheme: light dark;" in text
+    ((light, dark),) = re.findall(r"--bits-7-ink: light-dark\((#\w+), (#\w+)\);", text)
     assert light != dark
+
+
+def test_every_property_that_is_used_is_set() -> None:
+    text = report_html(_report())
+    used, found = set(re.findall(r"var\((--[\w-]+)", text)), set(re.findall(r"(--[\w-]+):", text))
+    assert used <= found
+    assert {"--unit-3-1-ink", "--bits-7", "--paper"} <= used

@@ -25,6 +25,10 @@ UNITS_DARK: tuple[tuple[Pair, Pair], ...] = (
     (("#fbe9c9", "#46320d"), ("#fff2da", "#755519")),
 )
 
+LINES_LIGHT = ("#1d8576", "#3f66c9", "#8a4fb5", "#a06a12")
+"""Of stages 2 to 5, where units are lines below the text: each has a contrast of at least 3 to the paper."""
+LINES_DARK = ("#4fb3a3", "#7f9bea", "#b384d8", "#d09a3a")
+
 HEAT_LIGHT: tuple[Pair, ...] = (
     ("#3b3a36", "#f4f1ea"),
     ("#3a2f26", "#f8e3cb"),

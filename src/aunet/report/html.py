@@ -15,6 +15,7 @@ from aunet.bytes import to_bytes
 from aunet.report import colours
 from aunet.report.curve import Point, curve_svg
 from aunet.report.passage import Character, Passage, visible
+from aunet.report.theme import theme
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -107,7 +108,7 @@ def passage_html(passage: Passage, rule: str, title: str = "A passage, byte by b
 
 def _page(title: str, body: str) -> str:
     files = resources.files("aunet.report")
-    style = files.joinpath("page.css").read_text(encoding="utf-8") + _tones()
+    style = theme() + files.joinpath("page.css").read_text(encoding="utf-8") + _tones()
     script = files.joinpath("passage.js").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -131,13 +132,11 @@ def _page(title: str, body: str) -> str:
 
 
 def _tones() -> str:
-    """Rules for the tones of units (`.s2 .t0`) and of bits (`.h0`), light and dark."""
-    themes = []
-    for units, heat in ((colours.UNITS_LIGHT, colours.HEAT_LIGHT), (colours.UNITS_DARK, colours.HEAT_DARK)):
-        named = [(f".s{s} .t{t}", pair) for s, pairs in enumerate(units) for t, pair in enumerate(pairs)]
-        named += [(f".h{step}", pair) for step, pair in enumerate(heat)]
-        themes.append("\n".join(f"{name} {{ color: {ink}; background: {ground}; }}" for name, (ink, ground) in named))
-    return f"{themes[0]}\n@media (prefers-color-scheme: dark) {{\n{themes[1]}\n}}\n"
+    """Rules for the tones of units (`.s2 .t0`) and of bits (`.h0`)."""
+    hues = range(len(colours.UNITS_LIGHT))
+    named = [(f".s{hue} .t{tone}", f"--unit-{hue}-{tone}") for hue in hues for tone in range(2)]
+    named += [(f".h{step}", f"--bits-{step}") for step in range(len(colours.HEAT_LIGHT))]
+    return "".join(f"{rule} {{ color: var({tone}-ink); background: var({tone}); }}\n" for rule, tone in named)
 
 
 def _comparison(rows: Sequence[Comparison]) -> str:
