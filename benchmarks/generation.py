@@ -64,7 +64,7 @@ def measure(session: Session, text: bytes, batch: int, prompt: int, new: int) ->
     for i in range(prompt, prompt + new):
         started = time.perf_counter()
         for row, generator in zip(logits, generators, strict=True):
-            sampling.draw(row, generator)
+            sampling.draw(row.numpy(), generator)
         logits = list(session.step(state, [piece[i] for piece in pieces]))
         seconds.append(time.perf_counter() - started)
     return prefill, seconds

@@ -32,7 +32,8 @@ from aunet.config import AUNetConfig, StageConfig
 from aunet.errors import AUNetError
 from aunet.evals.bpb import Score, document_bits, score
 from aunet.infer.eager import lay_out_for_reading
-from aunet.infer.generate import Event, collect, generate
+from aunet.infer.generate import collect, generate
+from aunet.infer.request import Event
 from aunet.infer.sampling import Sampling
 from aunet.infer.session import Session
 from aunet.model.aunet import AUNet

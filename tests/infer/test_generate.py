@@ -13,10 +13,11 @@ from torch import Tensor
 
 from aunet.bytes import BOS, EOS, VOCAB_SIZE
 from aunet.errors import AUNetError, ConfigError
-from aunet.infer.generate import Event, Generated, _prefill, _Writer, collect, generate
+from aunet.infer.generate import Generated, collect, generate
+from aunet.infer.request import Event, Request
 from aunet.infer.sampling import Sampling
-from aunet.infer.session import Session
 from aunet.infer.state import State
+from aunet.infer.writer import Writer
 from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
 
@@ -27,35 +28,51 @@ def model() -> LanguageModel:
 
 
 class Script:
-    """Stands in for a session: every prompt is continued by given ids."""
+    """Stands in for a session: every sequence is continued by given ids, in the order in which they start."""
+
+    class kernels:
+        invariant = True
+
+    class Context:
+        seen = 0
+
+        def __init__(self, script: list[int]) -> None:
+            self.script = script
+
+        def copy(self) -> "Script.Context":
+            return self
+
+        def pages(self) -> list[Any]:
+            return []
 
     def __init__(self, *scripts: Sequence[int]) -> None:
         self.scripts = [list(script) for script in scripts]
 
-    def start(self, batch: int) -> "Script":
-        assert batch == len(self.scripts)
-        return self
+    def context(self) -> "Script.Context":
+        return self.Context(self.scripts.pop(0))
 
-    def copy(self, members: Sequence[int]) -> "Script":
-        return Script(*(self.scripts[b] for b in members))
+    def levels(self, context: "Script.Context", ids: Sequence[int]) -> list[int]:
+        return [0] * len(ids)
 
-    def extend(self, state: "Script", ids: Sequence[Sequence[int]]) -> list[Tensor]:
-        assert all(row[0] == BOS for row in ids)
-        return [row[None] for row in self.step(state, [0] * len(ids))]
-
-    def step(self, state: "Script", ids: Sequence[int]) -> Tensor:
-        assert len(ids) == len(state.scripts)
-        rows = torch.zeros(len(ids), VOCAB_SIZE)
-        for row, script in zip(rows, state.scripts, strict=True):
-            row[script.pop(0)] = 9.0
-        return rows
+    def extend(self, state: State, ids: Sequence[Sequence[int]], levels: Any) -> list[Tensor]:
+        found = []
+        contexts: list[Any] = list(state.contexts)
+        for context, new in zip(contexts, ids, strict=True):
+            assert new[0] == BOS if not context.seen else new[0] < BOS
+            context.seen += len(new)
+            rows = torch.zeros(len(new), VOCAB_SIZE)
+            rows[-1, context.script.pop(0)] = 9.0
+            found.append(rows)
+        return found
 
 
 def play(*scripts: Sequence[int], **options: Any) -> tuple[list[Event], list[Generated]]:
     """Events and results of scripted continuations."""
     endless = [[*script, *[ord("~")] * 300] for script in scripts]
     session: Any = Script(*endless)
-    events = list(generate(session, [b""] * len(scripts), sampling=Sampling(temperature=0), **options))
+    # Prompts that share nothing: each is read by itself.
+    prompts = [bytes([i]) for i in range(len(scripts))]
+    events = list(generate(session, prompts, sampling=Sampling(temperature=0), **options))
     return events, collect(events)
 
 
@@ -66,25 +83,6 @@ def test_a_sequence_in_a_batch_draws_what_it_draws_alone() -> None:
     assert together == [model().generate(prompt, seed=5 + i, **options) for i, prompt in enumerate(prompts)]
     assert together == model().generate(prompts, seed=5, **options)
     assert together != model().generate(prompts, seed=6, **options)
-
-
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_prompts_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    prompts = [b"One two three, 12345. " * 2, b"", b"naive"]
-    session, passes = model().session(), []
-    whole = [rows[-1] for rows in session.extend(session.start(3), [[BOS, *prompt] for prompt in prompts])]
-    original = Session.extend
-
-    def counted(self: Session, state: State, ids: Any, *rest: Any) -> list[Tensor]:
-        passes.append(sum(map(len, ids)))
-        return original(self, state, ids, *rest)
-
-    monkeypatch.setattr("aunet.infer.generate.CHUNK", chunk)
-    monkeypatch.setattr(Session, "extend", counted)
-    for found, expected in zip(_prefill(session, session.start(3), prompts), whole, strict=True):
-        assert torch.allclose(found, expected, atol=1e-4)
-    assert sum(passes) == sum(map(len, prompts)) + 3
-    assert max(passes) <= max(chunk, len(prompts))
 
 
 def test_each_prompt_may_have_its_own_sampling() -> None:
@@ -119,7 +117,7 @@ def test_max_bytes(count: int) -> None:
 
 
 def test_marks_are_never_given_out() -> None:
-    scores = torch.zeros(VOCAB_SIZE)
+    scores = np.zeros(VOCAB_SIZE, dtype=np.float32)
     scores[BOS] = 50.0
     drawing = Sampling(temperature=1.0)
     generator = drawing.generator()
@@ -132,9 +130,9 @@ def test_marks_are_never_given_out() -> None:
 
 
 def test_top_k_and_top_p_cut_where_they_say() -> None:
-    weights = torch.full((VOCAB_SIZE,), 1e-6)
-    weights[[10, 20, 30]] = torch.tensor([0.5, 0.3, 0.19])
-    scores = weights.log()
+    weights = np.full(VOCAB_SIZE, 1e-6, dtype=np.float32)
+    weights[[10, 20, 30]] = 0.5, 0.3, 0.19
+    scores = np.log(weights)
 
     def drawn(**options: Any) -> set[int]:
         sampling = Sampling(temperature=1.0, **options)
@@ -150,7 +148,7 @@ def test_top_k_and_top_p_cut_where_they_say() -> None:
 
 @pytest.mark.parametrize("temperature", [1e-320, 1e-40, 1e-3, 1.0, 1e30])
 def test_no_temperature_breaks_the_drawing(temperature: float) -> None:
-    scores = torch.linspace(-80, 80, VOCAB_SIZE)
+    scores = np.linspace(-80, 80, VOCAB_SIZE, dtype=np.float32)
     sampling = Sampling(temperature=temperature)
     drawn = sampling.draw(scores, sampling.generator())
     assert 0 <= drawn < VOCAB_SIZE
@@ -231,7 +229,7 @@ def test_a_stop_string_inside_a_character() -> None:
 )
 def test_streamed_text_is_the_decoded_bytes(data: bytes, stops: list[bytes], ended: bool) -> None:
     script = [*data, EOS] if ended or not data else list(data)
-    writer = _Writer(0, Sampling(temperature=0), 99 if ended or not data else len(data), stops)
+    writer = Writer(0, Request(b"", 99 if ended or not data else len(data), Sampling(temperature=0), tuple(stops)))
     events: list[Event] = []
     for chosen in script:
         events.append(writer.take(chosen))
@@ -293,7 +291,7 @@ def test_bad_options_are_one_line(option: str, value: Any) -> None:
 
 
 def test_a_model_that_gives_no_numbers_is_one_line() -> None:
-    scores = torch.full((VOCAB_SIZE,), np.nan)
+    scores = np.full(VOCAB_SIZE, np.nan, dtype=np.float32)
     for sampling in (Sampling(), Sampling(temperature=0)):
         with pytest.raises(AUNetError, match="not a finite number"):
             sampling.draw(scores, sampling.generator())

@@ -44,6 +44,7 @@ class EagerKernels:
     """`Kernels` in torch operations. What can be folded is folded once: the weights must not change meanwhile."""
 
     rows = 2048
+    invariant = False
 
     def __init__(self, model: AUNet) -> None:
         self.model, self.device = model, model.head.weight.device

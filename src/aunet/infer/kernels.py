@@ -51,6 +51,8 @@ class Kernels(Protocol):
 
     rows: int
     """New positions of one sequence at a time at most."""
+    invariant: bool
+    """Whether every position is computed in the same way, to the last bit, whatever else is read with it."""
 
     def embed(self, ids_T: Indices) -> Tensor:
         """Ids to [T, D]."""

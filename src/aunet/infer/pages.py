@@ -36,6 +36,11 @@ class Page:
         self.shared = False
         """Whether several sequences hold it: then nobody may write to it."""
 
+    @property
+    def nbytes(self) -> int:
+        """Its memory."""
+        return self.data.nbytes
+
 
 @dataclass
 class Memory:

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from aunet.bytes import BOS
 from aunet.errors import AUNetError, ConfigError
@@ -32,26 +32,33 @@ class Sampling:
         if not (-(2**63) <= self.seed < 2**64):
             raise ConfigError(f"seed: {self.seed} does not fit into 64 bits")
 
-    def generator(self) -> torch.Generator:
+    def generator(self) -> np.random.Generator:
         """A new generator at the seed."""
-        return torch.Generator().manual_seed(self.seed)
+        return np.random.default_rng(self.seed % 2**64)
 
-    def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
-        """The next id. BOS opens a document and is never drawn. AUNetError if the logits are not numbers."""
-        scores_V = logits_V.detach().float().cpu().clone()
+    def draw(self, logits_V: npt.NDArray[np.float32], generator: np.random.Generator) -> int:
+        """The next id, from one number of the generator. AUNetError if the logits are not numbers.
+
+        BOS opens a document and is never drawn.
+        """
+        scores_V = logits_V.astype(np.float64)
         scores_V[BOS] = -math.inf
         best = scores_V.max()
-        if not best.isfinite():
-            raise AUNetError(f"the score of the next byte is {best.item()}, not a finite number: the model is broken")
+        if not math.isfinite(best):
+            raise AUNetError(f"the score of the next byte is {best}, not a finite number: the model is broken")
         if self.temperature == 0:
             return int(scores_V.argmax())
-        # Below the best one, in float64: no temperature above 0 makes the division overflow.
-        scores_V = ((scores_V - best).double() / self.temperature).float()
-        if self.top_k is not None and self.top_k < scores_V.shape[0]:
-            scores_V[scores_V < scores_V.topk(self.top_k).values[-1]] = -math.inf
-        weights_V = scores_V.softmax(0)
-        if self.top_p is not None and self.top_p < 1:
-            ordered_V, order_V = weights_V.sort(descending=True, stable=True)
-            beyond_V = ordered_V.cumsum(0) - ordered_V >= self.top_p
-            weights_V[order_V[beyond_V]] = 0.0
-        return int(torch.multinomial(weights_V, 1, generator=generator))
+        with np.errstate(over="ignore"):  # a temperature near 0 takes the likeliest id
+            weights_V = np.exp((scores_V - best) / self.temperature)
+        if self.top_k is not None or (self.top_p is not None and self.top_p < 1):
+            order_V = np.argsort(-scores_V, kind="stable")
+            kept = len(order_V) if self.top_k is None else self.top_k
+            weights_V[order_V[kept:]] = 0.0
+            if self.top_p is not None and self.top_p < 1:
+                ordered_V = weights_V[order_V]
+                before_V = ordered_V.cumsum() - ordered_V
+                weights_V[order_V[before_V >= self.top_p * ordered_V.sum()]] = 0.0
+        reached_V = weights_V.cumsum()
+        drawn = int(np.searchsorted(reached_V, generator.random() * reached_V[-1], side="right"))
+        # A product may round up to the whole sum; the last id with any weight is meant then.
+        return min(drawn, int(np.flatnonzero(weights_V)[-1]))

@@ -1,9 +1,9 @@
 """What a model remembers of the sequences it reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aunet.infer.pages import Memory
+from aunet.infer.pages import Memory, Page
 from aunet.splitting import Stream
 
 
@@ -20,6 +20,10 @@ class Context:
     def seen(self) -> int:
         """Ids read, BOS included."""
         return self.memories[0].seen
+
+    def pages(self) -> Iterator[Page]:
+        """All pages of all stages."""
+        return (page for memory in self.memories for page in memory.pages)
 
     def copy(self) -> "Context":
         """An independent continuation of the same ids; what was read is shared."""

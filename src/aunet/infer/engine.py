@@ -1,0 +1,239 @@
+"""Many requests at once: they join and leave between two bytes, and share what they begin with.
+
+Each round reads a bounded piece of the prompts that are not read yet, and the newest byte of the sequences that are
+being written. A sequence that completes a unit waits a few rounds for others that do, because the deeper stages cost
+the same for one unit as for several: `HOLD` says how long at most.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from aunet.bytes import BOS, EOS
+from aunet.errors import ConfigError
+from aunet.infer.prompts import PromptCache
+from aunet.infer.request import ByteScore, Event, Request
+from aunet.infer.session import Session
+from aunet.infer.state import Context, State
+from aunet.infer.writer import Logits, Writer, score_of
+
+PIECE = 512
+"""Prompts are kept for other requests at every multiple of so many bytes, and at their ends."""
+PROMPT_BYTES = 2048
+"""Bytes of prompts read in a round while others are being written."""
+HOLD = 8
+"""Rounds that a sequence waits at most for others that complete a unit too."""
+
+
+@dataclass
+class EngineCounters:
+    """What an engine has done since it was made."""
+
+    requests: int = 0
+    prompt_bytes: int = 0
+    cached_prompt_bytes: int = 0
+    """Those of them that had been read for another request."""
+    new_bytes: int = 0
+    rounds: int = 0
+    """Rounds in which a byte was read."""
+
+
+@dataclass
+class _Sequence:
+    """A request that has a place."""
+
+    writer: Writer
+    context: Context
+    to_read: list[int]
+    """Ids of the prompt, or the newest byte."""
+    levels: list[int] = field(default_factory=list)
+    done: bytes = b""
+    """What was read of the prompt, and of the continuation behind it."""
+    held: int = 0
+    """Rounds since it began to wait for others."""
+    scores: list[ByteScore] = field(default_factory=list)
+    """Of the prompt, as far as it was read and if they were asked for."""
+
+    @property
+    def reads_prompt(self) -> bool:
+        return len(self.done) < len(self.writer.request.prompt) or not self.context.seen
+
+
+class Engine:
+    """Continuous batching over one session. Not for several threads at once: one owns it.
+
+    `slots`: requests that are worked on together; others wait in order. `prompt_cache`: bytes of keys and values kept
+    for requests that begin alike. `invariant`: read every sequence by itself, so that not even the last bit of a
+    logit depends on what else is going on; slower, unless the session's kernels are invariant anyway.
+    """
+
+    def __init__(
+        self, session: Session, slots: int = 64, prompt_cache: int = 256 << 20, invariant: bool = False
+    ) -> None:
+        if slots < 1:
+            raise ConfigError(f"slots: {slots} is not at least 1")
+        self.session, self.slots = session, slots
+        self.prompts = PromptCache(prompt_cache)
+        self.counters = EngineCounters()
+        self._alone = invariant and not session.kernels.invariant
+        self._waiting: deque[Writer] = deque()
+        self._sequences: list[_Sequence] = []
+
+    @property
+    def waiting(self) -> int:
+        """Requests without a place."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests with a place."""
+        return len(self._sequences)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._waiting or self._sequences)
+
+    def submit(self, request: Request) -> int:
+        """Ask for a continuation; the ticket is the `index` of its events."""
+        self.counters.requests += 1
+        self.counters.prompt_bytes += len(request.prompt)
+        self._waiting.append(Writer(self.counters.requests, request))
+        return self.counters.requests
+
+    def cancel(self, ticket: int) -> None:
+        """Free the place of a request; there are no more events of it. Unknown tickets are ignored."""
+        self._waiting = deque(writer for writer in self._waiting if writer.index != ticket)
+        self._sequences = [sequence for sequence in self._sequences if sequence.writer.index != ticket]
+
+    def step(self) -> list[Event]:
+        """One round; the events of it."""
+        events = self._admit()
+        events += self._read_prompts()
+        events += self._read_bytes()
+        return events
+
+    def _admit(self) -> list[Event]:
+        """Give places to those who wait, in order; a request waits on while another one reads what it begins with."""
+        events: list[Event] = []
+        postponed: list[Writer] = []
+        while self._waiting and len(self._sequences) < self.slots:
+            writer = self._waiting.popleft()
+            prompt = writer.request.prompt
+            scored = writer.request.echo and writer.request.alternatives is not None
+            # Read alone, a prompt is cut at multiples of a piece, and so is what it may begin with.
+            read = None if scored else self.prompts.find(prompt, PIECE if self._alone else 1)
+            if not scored and self._reading_now(prompt, len(read.data) if read else 0):
+                postponed.append(writer)
+                continue
+            if read is None:
+                sequence = _Sequence(writer, self.session.context(), [BOS, *prompt])
+            else:
+                self.counters.cached_prompt_bytes += len(read.data)
+                sequence = _Sequence(writer, read.context.copy(), list(prompt[len(read.data) :]), done=read.data)
+            self._sequences.append(sequence)
+            if writer.request.echo and not scored:
+                events.append(writer.echo())
+            if read is not None and read.data == prompt:
+                events += self._write(sequence, read.logits_V[None])
+        self._waiting.extendleft(reversed(postponed))
+        return events
+
+    def _reading_now(self, prompt: bytes, known: int) -> bool:
+        """Whether a prompt is being read that will soon be kept, and shares at least a piece more than is known."""
+        if not self.prompts.limit:
+            return False
+        return any(
+            sequence.reads_prompt and _kept_in_common(prompt, sequence.writer.request.prompt) > known
+            for sequence in self._sequences
+        )
+
+    def _read_prompts(self) -> list[Event]:
+        reading = [sequence for sequence in self._sequences if sequence.reads_prompt]
+        if not reading:
+            return []
+        left = PROMPT_BYTES if len(reading) < len(self._sequences) else 8 * PROMPT_BYTES
+        chosen: list[_Sequence] = []
+        sizes: list[int] = []
+        for sequence in reading:
+            # Up to the next multiple of a piece: the same cuts whoever else reads.
+            size = min(len(sequence.to_read), PIECE - len(sequence.done) % PIECE + (not sequence.context.seen))
+            if chosen and size > left:
+                break
+            chosen.append(sequence)
+            sizes.append(size)
+            left -= size
+        events: list[Event] = []
+        rows = self._extend(chosen, [s.to_read[:n] for s, n in zip(chosen, sizes, strict=True)])
+        for sequence, size, logits_nV in zip(chosen, sizes, rows, strict=True):
+            ids, sequence.to_read = sequence.to_read[:size], sequence.to_read[size:]
+            sequence.done += bytes(i for i in ids if i < BOS)
+            self.prompts.add(sequence.done, sequence.context, logits_nV[-1])
+            request = sequence.writer.request
+            if request.echo and request.alternatives is not None:
+                first = len(sequence.scores)
+                following = request.prompt[first : first + size]
+                sequence.scores += [
+                    score_of(row, i, request.alternatives) for row, i in zip(logits_nV, following, strict=False)
+                ]
+                if not sequence.to_read:
+                    events.append(sequence.writer.echo(sequence.scores))
+            if not sequence.to_read:
+                events += self._write(sequence, logits_nV[-1:])
+        return events
+
+    def _read_bytes(self) -> list[Event]:
+        writing = [sequence for sequence in self._sequences if sequence.levels]
+        if not writing:
+            return []
+        ending = [sequence for sequence in writing if any(sequence.levels)]
+        together = 2 * len(ending) >= len(writing) or any(sequence.held >= HOLD for sequence in ending)
+        if not together:
+            for sequence in ending:
+                sequence.held += 1
+            writing = [sequence for sequence in writing if not any(sequence.levels)]
+        self.counters.rounds += 1
+        events: list[Event] = []
+        rows = self._extend(writing, [s.to_read for s in writing], [s.levels for s in writing])
+        for sequence, logits_nV in zip(writing, rows, strict=True):
+            sequence.done += bytes(sequence.to_read)
+            sequence.held = 0
+            events += self._write(sequence, logits_nV)
+        return events
+
+    def _extend(
+        self, sequences: Sequence[_Sequence], ids: Sequence[list[int]], levels: Sequence[list[int]] | None = None
+    ) -> list[Logits]:
+        contexts = [sequence.context for sequence in sequences]
+        if levels is None:
+            levels = [self.session.levels(context, x) for context, x in zip(contexts, ids, strict=True)]
+        if self._alone:
+            parts = [
+                self.session.extend(State([context]), [x], [level])[0]
+                for context, x, level in zip(contexts, ids, levels, strict=True)
+            ]
+        else:
+            parts = self.session.extend(State(contexts), ids, levels)
+        return [part.float().cpu().numpy() for part in parts]
+
+    def _write(self, sequence: _Sequence, logits_nV: Logits) -> list[Event]:
+        """Draw the next byte of a sequence that has read everything so far."""
+        chosen = sequence.writer.choose(logits_nV[-1])
+        event = sequence.writer.take(chosen)
+        if chosen != EOS:
+            self.counters.new_bytes += 1
+        if event.finish is None:
+            sequence.to_read = [chosen]
+            sequence.levels = self.session.levels(sequence.context, sequence.to_read)
+        else:
+            self._sequences.remove(sequence)
+        return [event] if event.text or event.data or event.finish else []
+
+
+def _kept_in_common(a: bytes, b: bytes) -> int:
+    """Length of the longest beginning of `a` that is kept when `b` has been read."""
+    if a.startswith(b):
+        return len(b)
+    same = next((i for i in range(0, min(len(a), len(b)), PIECE) if a[i : i + PIECE] != b[i : i + PIECE]), math.inf)
+    return int(min(same, len(a) // PIECE * PIECE, len(b) // PIECE * PIECE))
