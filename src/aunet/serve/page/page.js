@@ -1,0 +1,360 @@
+// The playground: a prompt, what the model makes of it, and every other way it could have gone.
+
+import { complete, inspect, models, setKey } from "./api.js";
+import { decode, encode, hex, visible } from "./characters.js";
+import { choices, describe, make, percent, readout } from "./detail.js";
+import { END, Passage } from "./passage.js";
+import { DRAWN, TextView } from "./text.js";
+
+const ALTERNATIVES = 5;
+const $ = (id) => document.getElementById(id);
+
+/** The text on the page, the ones before it, and what is running: an AbortController or null. */
+let passage = new Passage([]);
+const earlier = [];
+let running = null;
+/** Where alternatives are shown: {cell, at}, or null. */
+let picked = null;
+let pointed = null;
+
+const view = new TextView($("text"), {
+  describe: (cell) => describe(passage, cell),
+  onPoint: point,
+  onChoose: (cell, byKeyboard) => pick(cell, cell.start, byKeyboard),
+});
+
+// Asking the model
+
+/** Let the model go on behind a passage. */
+async function write(start) {
+  const seed = number("seed") ?? crypto.getRandomValues(new Uint32Array(1))[0];
+  const fine = await run("writing", async (signal) => {
+    show(start);
+    const since = performance.now();
+    const size = start.bytes.length;
+    // How the given bytes are read is for the eye: where that fails the model still writes.
+    const reading = read(start, signal).catch(fail);
+    for await (const choice of complete(request(start.bytes, seed), signal)) {
+      take(start, choice);
+      drawSoon();
+    }
+    const gained = start.bytes.length - size;
+    const speed = Math.round((1000 * gained) / (performance.now() - since));
+    await reading;
+    return `${count(gained, "byte")}${start.ended ? ", then the end" : ""}: ${group(speed)} bytes/s, seed ${seed}`;
+  });
+  if (fine && passage === start) await readAll();
+}
+
+/** Only look at a passage. */
+async function look(start) {
+  await run("reading", async (signal) => {
+    show(start);
+    await read(start, signal);
+    return `${count(start.bytes.length, "byte")} read`;
+  });
+}
+
+/** Units by the chosen rule, and what the model makes of every byte and of the end. */
+async function readAll() {
+  await run(null, (signal) => read(passage, signal));
+}
+
+/** Ask what is known of a passage. */
+async function read(start, signal) {
+  const body = { text: given(start.bytes), splitter: rule(), alternatives: ALTERNATIVES };
+  const found = await inspect(body, signal);
+  start.learn(found);
+  if (passage === start) draw();
+}
+
+/** One thing at a time: whatever runs is stopped first. False if it failed; why is one line on the page. */
+async function run(name, work) {
+  running?.abort();
+  const own = new AbortController();
+  running = own;
+  if (name) {
+    $("error").textContent = "";
+    $("status").textContent = `${name} ...`;
+  }
+  busy(name === "writing");
+  let message = "";
+  try {
+    message = await work(own.signal);
+  } catch (error) {
+    if (error.name === "AbortError") message = "stopped";
+    else fail(error);
+  }
+  if (running !== own) return true;
+  running = null;
+  busy(false);
+  draw();
+  if (name) $("status").textContent = message;
+  return message !== "";
+}
+
+function fail(error) {
+  if (error.name !== "AbortError") $("error").textContent = error.message;
+}
+
+function request(bytes, seed) {
+  const settings = { max_tokens: number("max-bytes"), temperature: number("temperature"), top_p: number("top-p") };
+  return { prompt: given(bytes), seed, logprobs: ALTERNATIVES, ...settings };
+}
+
+/** Bytes as the server takes them: text, or numbers where they are not UTF-8. */
+const given = (bytes) => decode(bytes) ?? bytes;
+
+/** The rule that the reader chose, null for the model's. */
+const rule = () => ($("rule").value === "other" ? $("other-rule").value.trim() : $("rule").value) || null;
+
+/** The number in a field, undefined if there is none. */
+const number = (id) => ($(id).value === "" ? undefined : Number($(id).value));
+
+/** Add what the model has written. Under another rule its levels are not known before the whole text is read. */
+function take(start, { aunet, logprobs, finish_reason: reason }) {
+  aunet.bytes.forEach((byte, k) => {
+    const likeliest = Object.entries(logprobs.top_logprobs[k]).map(([token, value]) => [id(token), Math.exp(value)]);
+    start.append(byte, rule() ? 0 : aunet.levels[k], -logprobs.token_logprobs[k] / Math.LN2, likeliest);
+  });
+  if (reason === "stop") start.ended = true;
+}
+
+/** The id of a token as the server writes it: a character of ASCII, bytes:\xNN, or the end. */
+function id(token) {
+  if (token.startsWith("bytes:\\x")) return parseInt(token.slice(8), 16);
+  return token.length === 1 ? token.charCodeAt(0) : END;
+}
+
+// Drawing
+
+let frame = 0;
+
+function drawSoon() {
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    const below = $("text").getBoundingClientRect().bottom - innerHeight;
+    view.grow(writing());
+    summarise();
+    const now = $("text").getBoundingClientRect().bottom - innerHeight;
+    if (below <= 0 && now > 0) scrollBy(0, now + 24);
+  });
+}
+
+/** Draw everything anew. */
+function draw() {
+  cancelAnimationFrame(frame);
+  frame = 0;
+  point(null);
+  view.show(passage, writing());
+  summarise();
+}
+
+const writing = () => running !== null && $("text").classList.contains("writing");
+
+/** Put another passage on the page; the one before can come back. */
+function show(start) {
+  if (passage.bytes.length) earlier.push(passage);
+  passage = start;
+  picked = null;
+  $("choices").hidden = true;
+  $("reading").hidden = $("detail").hidden = false;
+  draw();
+}
+
+function busy(on) {
+  $("text").classList.toggle("writing", on);
+  $("write").hidden = on;
+  $("stop").hidden = !on;
+  $("back").hidden = !earlier.length;
+}
+
+/** Sizes of the passage, and of the units of each stage. */
+function summarise() {
+  const size = passage.bytes.length;
+  const bits = passage.bitsPerByte;
+  const characters = view.cells.length - (view.cells.at(-1)?.start === size);
+  $("size").textContent = `${count(size, "byte")}, ${count(characters, "character")}`;
+  const rows = ["bits", ...Array.from({ length: passage.stages - 1 }, (_, k) => String(k)), "none"];
+  const shown = [...$("shades").querySelectorAll("input")].map((input) => input.value);
+  if (rows.join() !== shown.join()) offerShades(rows);
+  $("size-bits").textContent = bits === null ? "" : `${bits.toFixed(3)} bits per byte`;
+  const rules = passage.rule.split("+");
+  for (let stage = 2; stage <= passage.stages; stage += 1) {
+    const units = passage.units(stage);
+    $(`name-${stage - 2}`).textContent = `Stage ${stage}: ${rules[stage - 2]}`;
+    $(`size-${stage - 2}`).textContent = `${count(units, "unit")}, ${(size / Math.max(units, 1)).toFixed(2)} bytes per unit`;
+  }
+}
+
+/** One row per stage: what it is, its colour, its size; the chosen one is the ground of the text. */
+function offerShades(rows) {
+  const chosen = rows.includes($("text").dataset.shade) ? $("text").dataset.shade : "bits";
+  const labels = rows.map((value) => {
+    const input = Object.assign(document.createElement("input"), { type: "radio", name: "shade", value });
+    input.checked = value === chosen;
+    input.disabled = Number(value) >= DRAWN;
+    const name = make("span", "name", { bits: "Surprisal", none: "Nothing" }[value] ?? "");
+    const size = make("small", "", "");
+    [name.id, size.id] = [`name-${value}`, `size-${value}`];
+    const key = value === "bits" ? heat() : make("span", `line s${value}`);
+    return make("label", "", input, ...(value === "none" ? [name] : [name, key, size]));
+  });
+  $("shades").replaceChildren($("shades").firstElementChild, ...labels);
+  $("text").dataset.shade = chosen;
+}
+
+/** The steps of bits. */
+function heat() {
+  const labels = getComputedStyle(document.documentElement).getPropertyValue("--bits-labels").trim().split(" ");
+  return make("span", "heat", ...labels.map((label, k) => make("span", `h${k}`, label)));
+}
+
+const group = (n) => n.toLocaleString("en");
+const count = (n, what) => `${group(n)} ${what}${n === 1 ? "" : "s"}`;
+
+// One character
+
+function point(cell) {
+  pointed = cell;
+  $("readout").replaceChildren(...readout(passage, pointed ?? picked?.cell ?? null));
+}
+
+/** Show what else could stand at a byte of a cell. */
+async function pick(cell, at, byKeyboard) {
+  picked = { cell, at };
+  if (!passage.alternatives[at] && !writing()) await readAll();
+  showChoices();
+  if (byKeyboard) $("choices").querySelector("ol button")?.focus();
+}
+
+function showChoices() {
+  const { cell, at } = picked;
+  const title = make("h2", "", "What could stand here", make("small", "", at ? `after “${tail(at)}”` : "at the beginning"));
+  const tabs = passage.bytes.slice(cell.start, cell.end).map((byte, k) => {
+    const tab = button("tab", () => pick(cell, cell.start + k, true), hex(byte));
+    tab.setAttribute("aria-pressed", String(cell.start + k === at));
+    return tab;
+  });
+  const list = choices(passage, at).map((choice) => {
+    const note = choice.actual ? "stands here" : choice.note;
+    const parts = [make("code", "", choice.name), make("span", "note", note), make("span", "share", percent(choice.probability))];
+    const option = button(choice.actual ? "actual" : "", () => choose(at, choice.id), ...parts);
+    option.style.setProperty("--share", choice.probability);
+    if (choice.actual) option.setAttribute("aria-current", "true");
+    return make("li", "", option);
+  });
+  list.push(make("li", "", button("draw", () => choose(at, null), "Let the model draw")));
+  $("choices").replaceChildren(
+    button("quiet close", unpick, "Close"),
+    title,
+    ...(tabs.length > 1 ? [make("div", "tabs", "byte ", ...tabs)] : []),
+    make("ol", "", ...list),
+    make("p", "hint", "Choose one, and the model goes on from there."),
+  );
+  $("choices").hidden = false;
+  point(pointed);
+}
+
+function button(className, onClick, ...children) {
+  const element = Object.assign(make("button", className, ...children), { type: "button" });
+  element.addEventListener("click", onClick);
+  return element;
+}
+
+/** The last characters before a byte. */
+function tail(at) {
+  const text = new TextDecoder().decode(Uint8Array.from(passage.bytes.slice(Math.max(at - 48, 0), at)));
+  return [...text].slice(-16).map(visible).join("");
+}
+
+function unpick() {
+  const inside = $("choices").contains(document.activeElement);
+  picked = null;
+  $("choices").hidden = true;
+  point(pointed);
+  if (inside) view.focus();
+}
+
+/** Put an id at a byte, or none, and let the model go on. */
+function choose(at, chosen) {
+  const start = passage.cut(at, chosen === null || chosen === END ? [] : [chosen]);
+  start.ended = chosen === END;
+  if (start.ended) look(start);
+  else write(start);
+  view.focus();
+}
+
+// The page
+
+$("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  write(new Passage(encode($("prompt").value)));
+});
+$("read").addEventListener("click", () => look(new Passage(encode($("prompt").value))));
+$("stop").addEventListener("click", () => running?.abort());
+$("back").addEventListener("click", () => {
+  running?.abort();
+  running = null;
+  passage = new Passage([]);
+  show(earlier.pop());
+  busy(false);
+  readAll();
+});
+$("shades").addEventListener("change", (event) => {
+  $("text").dataset.shade = event.target.value;
+});
+$("rule").addEventListener("change", () => {
+  const other = $("rule").value === "other";
+  $("other-rule").hidden = !other;
+  if (other) $("other-rule").focus();
+  else resplit();
+});
+$("other-rule").addEventListener("change", resplit);
+$("key").addEventListener("change", () => {
+  setKey($("key").value);
+  greet();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("form").requestSubmit();
+  else if (event.key === "Escape" && writing()) running.abort();
+  else if (event.key === "Escape" && picked) unpick();
+  else return;
+  event.preventDefault();
+});
+
+/** While the model writes this waits for its end. */
+function resplit() {
+  if (writing()) return;
+  $("error").textContent = "";
+  if (!$("reading").hidden) readAll();
+}
+
+/** Light or dark: the system's, until the reader chooses. */
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+function scheme(chosen) {
+  const root = document.documentElement;
+  if (chosen) root.dataset.scheme = chosen;
+  const dark = (root.dataset.scheme ?? (system.matches ? "dark" : "light")) === "dark";
+  $("scheme").setAttribute("aria-pressed", String(dark));
+  return dark;
+}
+$("scheme").addEventListener("click", () => scheme(scheme() ? "light" : "dark"));
+system.addEventListener("change", () => scheme());
+
+/** Name the model. */
+async function greet() {
+  try {
+    const [model] = await models();
+    $("model").textContent = model.id;
+    $("error").textContent = "";
+  } catch (error) {
+    $("model").textContent = "Playground";
+    fail(error);
+  }
+}
+
+scheme();
+point(null);
+greet();

@@ -1,0 +1,169 @@
+// A passage on the page: one element per character, inside one per unit of each stage, so that nothing is drawn twice.
+
+import { characters } from "./characters.js";
+
+/** Unit stages with a hue of their own; what is deeper is counted and not drawn. */
+export const DRAWN = 4;
+
+const STEPS = getComputedStyle(document.documentElement).getPropertyValue("--bits-bounds").trim().split(" ").map(Number);
+
+/** The tone of a number of bits. */
+export const step = (bits) => STEPS.filter((bound) => bits >= bound).length;
+
+export class TextView {
+  /** `describe(cell)`: its label. `onPoint(cell or null)`, `onChoose(cell, byKeyboard)`: what the reader does. */
+  constructor(root, { describe, onPoint, onChoose }) {
+    Object.assign(this, { root, describe, onPoint, onChoose });
+    this.clear();
+    root.addEventListener("pointerover", (event) => onPoint(cellOf(event.target)));
+    root.addEventListener("pointerleave", () => onPoint(null));
+    root.addEventListener("focusin", (event) => onPoint(cellOf(event.target)));
+    root.addEventListener("focusout", () => onPoint(null));
+    root.addEventListener("keydown", (event) => this.#key(event));
+    root.addEventListener("click", (event) => {
+      const cell = cellOf(event.target);
+      if (!cell) return;
+      this.#move(cell);
+      onChoose(cell, false);
+    });
+  }
+
+  clear() {
+    this.cells = [];
+    this.current = null;
+    this.root.replaceChildren();
+  }
+
+  /** Draw a passage from its beginning. `open`: more bytes follow. The focus stays at its byte. */
+  show(passage, open) {
+    const focused = this.root.contains(document.activeElement);
+    const at = this.current?.start;
+    this.clear();
+    this.passage = passage;
+    this.depth = Math.min(passage.stages - 1, DRAWN);
+    this.root.style.setProperty("--depth", this.depth);
+    this.tones = Array(this.depth).fill(0);
+    const page = document.createDocumentFragment();
+    this.open = [page];
+    this.grow(open);
+    this.root.append(page);
+    this.open[0] = this.root;
+    if (at !== undefined && this.cells.length) this.#move(this.at(at), focused);
+  }
+
+  /** Draw what the passage has gained, and its end if no more bytes follow. */
+  grow(open) {
+    const { passage, cells } = this;
+    for (const cell of characters(passage.bytes, cells.at(-1)?.end ?? 0, open)) this.#append(cell);
+    if (!open) {
+      const size = passage.bytes.length;
+      const element = document.createElement("b");
+      this.#place({ start: size, end: size, text: "", shown: passage.ended ? "end" : "…", element }, this.open[0]);
+    }
+    if (!this.current && cells.length) this.#rove(cells[0]);
+  }
+
+  /** The cell that holds a byte. */
+  at(byte) {
+    return this.cells.findLast((cell) => cell.start <= byte) ?? this.cells[0];
+  }
+
+  #append(cell) {
+    const { levels, bits, given } = this.passage;
+    const level = Math.min(Math.max(...levels.slice(cell.start, cell.end)), this.depth);
+    const cost = sum(bits.slice(cell.start, cell.end));
+    const classes = [];
+    if (cost !== null) classes.push(`h${step(cost)}`);
+    if (cell.text !== cell.shown && cell.text !== "\n") classes.push("escape");
+    if (cell.text === "\n" || cell.text === "\t") classes.push("sign");
+    if (cell.start <= given && given < cell.end) classes.push("from");
+    const element = document.createElement("i");
+    element.className = classes.join(" ");
+    this.#place({ ...cell, element }, this.#unit());
+    if (cell.text === "\n") element.append("\n");
+    for (const closed of this.open.splice(this.depth + 1 - level)) closed.classList.remove("open");
+  }
+
+  #place(cell, parent) {
+    cell.index = this.cells.push(cell) - 1;
+    cell.element.cell = cell;
+    cell.element.textContent = cell.shown;
+    parent.append(cell.element);
+  }
+
+  /** The innermost unit, opened if the last one is closed. */
+  #unit() {
+    while (this.open.length <= this.depth) {
+      const hue = this.depth - this.open.length;
+      const unit = document.createElement("u");
+      unit.className = `s${hue} t${this.tones[hue]} open`;
+      this.tones[hue] = 1 - this.tones[hue];
+      this.open.at(-1).append(unit);
+      this.open.push(unit);
+    }
+    return this.open.at(-1);
+  }
+
+  /** Exactly one character can be reached with the Tab key. */
+  #rove(cell) {
+    if (this.current) {
+      for (const name of ["tabindex", "role", "aria-label"]) this.current.element.removeAttribute(name);
+    }
+    this.current = cell;
+    cell.element.tabIndex = 0;
+    cell.element.setAttribute("role", "button");
+    cell.element.setAttribute("aria-label", this.describe(cell));
+  }
+
+  #move(cell, focus = true) {
+    this.#rove(cell);
+    if (focus) cell.element.focus({ preventScroll: false });
+  }
+
+  /** Put the focus back on the character that had it. */
+  focus() {
+    if (this.current) this.#move(this.current);
+  }
+
+  #key(event) {
+    const cell = cellOf(event.target);
+    if (!cell || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { cells } = this;
+    const goals = {
+      ArrowLeft: () => cells[cell.index - 1],
+      ArrowRight: () => cells[cell.index + 1],
+      ArrowUp: () => this.#beside(cell, -1),
+      ArrowDown: () => this.#beside(cell, 1),
+      Home: () => cells[0],
+      End: () => cells.at(-1),
+    };
+    if (event.key in goals) this.#move(goals[event.key]() ?? cell);
+    else if (event.key === "Enter" || event.key === " ") this.onChoose(cell, true);
+    else return;
+    event.preventDefault();
+  }
+
+  /** The nearest cell of the line above (-1) or below (1). */
+  #beside(cell, direction) {
+    const here = cell.element.getClientRects()[0];
+    let best = null;
+    let line = null;
+    for (let k = cell.index + direction; this.cells[k]; k += direction) {
+      const there = this.cells[k].element.getClientRects()[0];
+      const below = Math.abs(there.top - here.top) > here.height / 2;
+      if (!below) continue;
+      line ??= there.top;
+      if (Math.abs(there.top - line) > here.height / 2) break;
+      const distance = Math.abs(there.left - here.left);
+      if (!best || distance <= best.distance) best = { distance, cell: this.cells[k] };
+    }
+    return best?.cell;
+  }
+}
+
+const cellOf = (target) => target.closest("i, b")?.cell ?? null;
+
+/** Null if any part is unknown. */
+export function sum(values) {
+  return values.includes(null) ? null : values.reduce((total, value) => total + value, 0);
+}
