@@ -10,6 +10,12 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "aunet"
 OPTIONAL = ["datasets", "pyarrow", "zstandard", "wandb", "tensorboard", "transformers", "tokenizers", "pandas", "scipy"]
+OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray"]
+NOTHING_WITHOUT = {"serve"}
+"""Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
+
+WHOLE = {"hf": "aunet.hf needs the package 'transformers': pip install 'aunet[hf]'"}
+"""Parts that are classes of an optional package: without it their import is one line that says so."""
 
 BASE = {"errors", "bytes", "files", "config", "compiler"}
 """What needs nothing but itself."""
@@ -95,6 +101,7 @@ def test_no_module_imports_itself_through_others() -> None:
 def test_the_core_imports_without_optional_packages() -> None:
     """In a process in which they are not to be found."""
     modules = [f"aunet.{name}" if name else "aunet" for name in MODULES if name != "__main__"]
+    extras = [name for name in modules if name.split(".")[1:2] and name.split(".")[1] in NOTHING_WITHOUT]
     program = f"""
 import importlib
 from importlib.machinery import PathFinder
@@ -102,8 +109,14 @@ find = PathFinder.find_spec
 def hide(name, path=None, target=None):
     return None if name.split(".")[0] in {OPTIONAL} else find(name, path, target)
 PathFinder.find_spec = staticmethod(hide)
+from aunet.errors import MissingExtra
 for name in {modules}:
-    importlib.import_module(name)
+    try:
+        importlib.import_module(name)
+        assert name not in {extras}, name
+    except MissingExtra as error:
+        assert name in {extras}, name
+        assert len(str(error).splitlines()) == 1
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr

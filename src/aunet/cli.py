@@ -174,6 +174,34 @@ def split(
     show_units(read_input(file), rule, count, as_json, Console())
 
 
+@app.command()
+def serve(
+    model: ModelArgument,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free port.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="What clients call the model; its directory by default.")] = None,
+    device: DeviceOption = "cpu",
+    api_key: Annotated[
+        str | None, typer.Option(envvar="AUNET_API_KEY", help="Asked for by everything under /v1.")
+    ] = None,
+    slots: Annotated[int, typer.Option(help="Texts written at the same time.")] = 64,
+    queue: Annotated[int, typer.Option(help="Texts that may wait; the next is refused (429).")] = 256,
+    max_prompt_bytes: Annotated[int, typer.Option(help="Of all prompts of a request.")] = 65_536,
+    max_new_bytes: Annotated[int, typer.Option(help="Of a text.")] = 4_096,
+    max_scored_bytes: Annotated[int, typer.Option(help="Of a request with log-probabilities.")] = 16_384,
+    max_seconds: Annotated[float, typer.Option(help="Of a request.")] = 120.0,
+    drain_seconds: Annotated[float, typer.Option(help="For running requests after SIGTERM or SIGINT.")] = 10.0,
+) -> None:
+    """Serve a model: OpenAI's interface, a page to try it, metrics."""
+    from aunet.serve.run import run_server
+    from aunet.serve.settings import Settings
+
+    settings = Settings(
+        slots, queue, max_prompt_bytes, max_new_bytes, max_scored_bytes, max_seconds, drain_seconds, api_key
+    )
+    run_server(model, name, host, port, device, settings)
+
+
 @convert_app.command()
 def lingua(
     weights: Annotated[Path, typer.Argument(help="Safetensors, or a .pth read by torch's weights-only loader.")],

@@ -1,0 +1,73 @@
+"""What a request has to pass before anything of it is parsed: the key, and the size of its body."""
+
+import asyncio
+import hmac
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aunet.serve.errors import APIError, too_slow
+
+DISCARD = 64 << 20
+"""Bytes of a body that is too large which are read and dropped, so that its sender gets to read the answer."""
+
+
+class Gate:
+    """ASGI middleware for everything under /v1."""
+
+    def __init__(self, app: ASGIApp, api_key: str | None, max_body_bytes: int, max_seconds: float) -> None:
+        self._app, self._most, self._seconds = app, max_body_bytes, max_seconds
+        self._key = None if api_key is None else f"Bearer {api_key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the whole body, then hand it on; or answer with an error."""
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check_key(scope)
+            async with asyncio.timeout(self._seconds):
+                body = await self._body(scope, receive)
+        except TimeoutError:
+            await too_slow(self._seconds).response()(scope, receive, send)
+        except APIError as error:
+            await error.response()(scope, receive, send)
+        else:
+            await self._app(scope, _replay(body, receive), send)
+
+    def _check_key(self, scope: Scope) -> None:
+        if self._key is None:
+            return
+        given = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
+        if not hmac.compare_digest(given, self._key):
+            raise APIError(
+                401,
+                "the API key is missing or wrong; send Authorization: Bearer KEY",
+                "invalid_api_key",
+                None,
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    async def _body(self, scope: Scope, receive: Receive) -> Message:
+        parts, size, more = [], 0, True
+        while more and size <= self._most + DISCARD:
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+            size += len(message.get("body", b""))
+            if size <= self._most:
+                parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        if size > self._most:
+            raise APIError(413, f"the body is larger than {self._most} bytes, the most this server reads", "too_large")
+        return {"type": "http.request", "body": b"".join(parts), "more_body": False}
+
+
+def _replay(message: Message, receive: Receive) -> Receive:
+    """Gives a message that has been read once more, then what follows."""
+    first: list[Message] = [message]
+
+    async def again() -> Message:
+        return first.pop() if first else await receive()
+
+    return again

@@ -1,0 +1,74 @@
+"""A text as the model reads it: levels, bits and alternatives of every byte.
+
+Shapes: n bytes of the text, T of a piece, V vocabulary.
+"""
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from aunet.bytes import BOS, EOS
+from aunet.infer.session import Session
+from aunet.serve.errors import invalid, utf8
+from aunet.serve.patience import Patience
+from aunet.serve.schemas import Inspection, InspectRequest
+from aunet.serve.settings import Settings
+from aunet.serve.worker import Worker
+from aunet.splitting import splitter
+
+PIECE = 512
+"""Bytes read at a time, so that running sequences go on in between."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of each byte and, last, of the end of the document."""
+
+    bits: list[float]
+    alternatives: list[list[tuple[int, float]]]
+    """Likeliest ids with their probabilities."""
+
+
+def score(session: Session, data: bytes, alternatives: int) -> Generator[None, None, Scores]:
+    """Read a whole document piece by piece; yields between pieces."""
+    found = Scores([], [])
+    state = session.start(1)
+    ids = np.concatenate([[BOS], np.frombuffer(data, dtype=np.uint8), [EOS]]).astype(np.int64)
+    levels = np.concatenate([[session.splitter.depth], session.splitter.levels(data)])
+    for first in range(0, len(data) + 1, PIECE):
+        end = min(first + PIECE, len(data) + 1)
+        (logits_TV,) = session.extend(state, [ids[first:end]], [levels[first:end]])
+        logprobs_TV = logits_TV.float().log_softmax(-1)
+        targets_T = torch.from_numpy(ids[first + 1 : end + 1]).to(logprobs_TV.device)
+        nats_T = -logprobs_TV.gather(1, targets_T[:, None])[:, 0]
+        found.bits.extend((nats_T.double() / math.log(2)).tolist())
+        logprobs_TV[:, BOS] = -math.inf  # it opens a document and never comes inside one
+        best = logprobs_TV.exp().topk(alternatives)
+        found.alternatives.extend(
+            list(zip(row, weights, strict=True))
+            for row, weights in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        )
+        yield
+    return found
+
+
+async def inspect(body: InspectRequest, worker: Worker, patience: Patience, settings: Settings) -> Inspection:
+    """The answer of /v1/inspect."""
+    data = utf8(body.text, "text")
+    if len(data) > settings.max_scored_bytes:
+        raise invalid(f"text: {len(data)} bytes; at most {settings.max_scored_bytes} are possible", "text", "too_long")
+    rule = worker.session.splitter if body.splitter is None else splitter(body.splitter)
+    scores = None
+    if body.score:
+        scores = await patience.wait_for(worker.run(lambda session: score(session, data, body.alternatives)))
+    return Inspection(
+        splitter=rule.rule,
+        stages=rule.depth + 1,
+        bytes=list(data),
+        levels=rule.levels(data).tolist(),
+        bits=scores.bits if scores else None,
+        alternatives=scores.alternatives if scores else None,
+    )

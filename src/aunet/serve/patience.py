@@ -1,0 +1,59 @@
+"""How long a request may take, and whether its client is still there."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from aunet.serve.errors import APIError, outcome, too_slow
+
+OUTCOME = "aunet_outcome"
+"""Key of an ASGI scope."""
+T = TypeVar("T")
+
+
+class Gone(Exception):
+    """The client has left; nobody reads an answer."""
+
+
+class Patience:
+    """The time of one request, which begins now."""
+
+    def __init__(self, http: Request, seconds: float) -> None:
+        self.started = time.monotonic()
+        self._http, self._seconds = http, seconds
+        self._deadline = asyncio.get_running_loop().time() + seconds
+
+    async def in_time(self, work: Awaitable[T]) -> T:
+        """The result of `work`; it is cancelled when the time is over: APIError."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await work
+        except TimeoutError:
+            raise too_slow(self._seconds) from None
+
+    async def wait_for(self, work: Awaitable[T]) -> T:
+        """The same before anything has been sent: `work` is also cancelled when the client disconnects: `Gone`."""
+        return await self.in_time(self._unless_gone(work))
+
+    def note(self, error: APIError) -> None:
+        """Remember how a request ended whose status has been sent already."""
+        self._http.scope[OUTCOME] = outcome(error.status)
+
+    async def _unless_gone(self, work: Awaitable[T]) -> T:
+        tasks = asyncio.ensure_future(work), asyncio.create_task(self._left())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not tasks[0].done():
+                raise Gone
+            return tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _left(self) -> None:
+        while (await self._http.receive())["type"] != "http.disconnect":
+            pass

@@ -1,0 +1,30 @@
+"""One small model and one server of it for all tests that only ask."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import aunet
+from aunet.model.directory import save_model
+from tests.model.packs import small_config, small_model
+from tests.serve.processes import Server, serving
+
+
+@pytest.fixture(scope="session")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("serve") / "tiny"
+    save_model(small_model(small_config(2)), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(directory: Path) -> aunet.LanguageModel:
+    """The same model here, to compare with."""
+    return aunet.load(directory)
+
+
+@pytest.fixture(scope="session")
+def server(directory: Path) -> Iterator[Server]:
+    with serving(directory) as running:
+        yield running
