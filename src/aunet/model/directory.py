@@ -34,7 +34,7 @@ def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = 
         save_file(tensors, path, metadata={"format": "pt"})
     write_json(directory / CONFIG, settings)
     with replacing(directory / CARD) as path:
-        path.write_text(_card(model.config, facts or {}))
+        path.write_text(model_card(model.config, facts or {}))
 
 
 def load_model(directory: Path, device: str | torch.device = "cpu") -> AUNet:
@@ -69,7 +69,8 @@ def load_config(directory: Path) -> AUNetConfig:
     return validate(AUNetConfig, values, f"{path}: aunet")
 
 
-def _card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
+def model_card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
+    """The text of a model card: the architecture, the facts about its training, and how to use the model."""
     stages = "\n".join(
         f"| {s} | {stage.dim} | {stage.layers} | {stage.head_dim} | {stage.ffn_dim} | {stage.window or 'all'} |"
         for s, stage in enumerate(config.stages, 1)
@@ -77,6 +78,7 @@ def _card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
     known = "\n".join(f"- {name}: {value}" for name, value in facts.items()) or "- not recorded"
     return f"""---
 library_name: aunet
+pipeline_tag: text-generation
 tags: [aunet, byte-level, text-generation]
 ---
 # An AU-Net with {len(config.stages)} stages
@@ -92,4 +94,8 @@ A language model that reads raw bytes and builds its own units (arXiv 2506.14761
 
 ## Use
     aunet generate DIRECTORY --prompt "Once"
+
+With `transformers`, after `import aunet.hf`:
+
+    pipeline("text-generation", model=DIRECTORY)("Once")
 """
