@@ -11,11 +11,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "aunet"
 OPTIONAL = ["datasets", "pyarrow", "zstandard", "wandb", "tensorboard", "transformers", "tokenizers", "pandas", "scipy"]
 OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray"]
-NOTHING_WITHOUT = {"serve"}
+NOTHING_WITHOUT = {"hf", "serve"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
-
-WHOLE = {"hf": "aunet.hf needs the package 'transformers': pip install 'aunet[hf]'"}
-"""Parts that are classes of an optional package: without it their import is one line that says so."""
 
 BASE = {"errors", "bytes", "files", "config", "compiler"}
 """What needs nothing but itself."""
