@@ -4,6 +4,9 @@ import { characters, hex, incomplete, sizeAt, visible } from "./characters.js";
 import { sum } from "./text.js";
 import { END } from "./passage.js";
 
+/** What has no shape of its own. */
+const NAMES = { " ": "space", "\n": "line break", "\t": "tab" };
+
 /** Everything about a cell of a passage, as data. */
 function facts(passage, cell) {
   const bytes = passage.bytes.slice(cell.start, cell.end);
@@ -27,7 +30,7 @@ function facts(passage, cell) {
 /** One sentence for those who hear the page. */
 export function describe(passage, cell) {
   const { isEnd, bytes, bits, name, place } = facts(passage, cell);
-  const said = cell.text === " " ? "space" : cell.text === "\n" ? "line break" : name;
+  const said = NAMES[cell.text] ?? name;
   const digits = bytes.map((byte) => hex(byte)).join(" ");
   const parts = isEnd
     ? [place]
@@ -41,8 +44,8 @@ export function readout(passage, cell) {
   if (!cell) return [make("p", "hint", "Point at a character, or move between them with the arrow keys.")];
   const { isEnd, bytes, each, bits, name, code, place } = facts(passage, cell);
   const cost = bits === null ? "" : `${bits.toFixed(2)} bits`;
-  const share = bits === null ? "" : percent(2 ** -bits);
-  const where = isEnd ? `after ${cell.start} bytes` : `${code} at ${cell.start}`;
+  const share = bits === null ? "" : `${percent(2 ** -bits)} likely`;
+  const where = isEnd ? `after ${cell.start} bytes` : `${code} at byte ${cell.start}`;
   const list = bytes.map((byte, k) => {
     const size = bytes.length > 1 && each[k] !== null ? make("small", "", each[k].toFixed(2)) : "";
     return make("li", "", make("code", "", hex(byte)), size);
@@ -73,13 +76,16 @@ function named(bytes, at, id) {
   if (id === END) return { name: "end", note: "ends the text" };
   const from = incomplete(bytes, at);
   const part = [...bytes.slice(from, at), id];
-  const [first, ...more] = characters(part, 0, false);
+  if (id < 0x80) {
+    const text = String.fromCharCode(id);
+    return { name: text === " " ? "␣" : visible(text), note: from < at ? "breaks a character off" : NAMES[text] ?? "" };
+  }
   if (sizeAt(part, 0) === 0) {
     return { name: `${hex(id)}…`, note: part.length > 1 ? "goes on in a character" : "begins a character" };
   }
-  if (more.length || first.text === null) return { name: hex(id), note: "no character" };
-  const name = first.text === " " ? "␣" : visible(first.text);
-  return { name, note: id < 0x80 ? "" : part.map((byte) => hex(byte)).join(" ") };
+  const [first] = characters(part, 0, false);
+  if (first.end < part.length || first.text === null) return { name: hex(id), note: "no character" };
+  return { name: visible(first.text), note: part.map((byte) => hex(byte)).join(" ") };
 }
 
 /** A share as people read it. */

@@ -94,7 +94,9 @@ async function run(name, work) {
 }
 
 function fail(error) {
-  if (error.name !== "AbortError") $("error").textContent = error.message;
+  if (error.name === "AbortError") return;
+  $("error").textContent = error.message;
+  $("error").scrollIntoView({ block: "nearest" });
 }
 
 function request(bytes, seed) {
@@ -114,7 +116,9 @@ const number = (id) => ($(id).value === "" ? undefined : Number($(id).value));
 /** Add what the model has written. Under another rule its levels are not known before the whole text is read. */
 function take(start, { aunet, logprobs, finish_reason: reason }) {
   aunet.bytes.forEach((byte, k) => {
+    // Sorted anew: JavaScript puts the keys that are digits first.
     const likeliest = Object.entries(logprobs.top_logprobs[k]).map(([token, value]) => [id(token), Math.exp(value)]);
+    likeliest.sort(([, one], [, other]) => other - one);
     start.append(byte, rule() ? 0 : aunet.levels[k], -logprobs.token_logprobs[k] / Math.LN2, likeliest);
   });
   if (reason === "stop") start.ended = true;
@@ -158,8 +162,10 @@ function show(start) {
   passage = start;
   picked = null;
   $("choices").hidden = true;
+  $("before").hidden = true;
   $("reading").hidden = $("detail").hidden = false;
   draw();
+  if ($("text").getBoundingClientRect().top > innerHeight - 120) $("reading").scrollIntoView();
 }
 
 function busy(on) {
@@ -174,7 +180,8 @@ function summarise() {
   const size = passage.bytes.length;
   const bits = passage.bitsPerByte;
   const characters = view.cells.length - (view.cells.at(-1)?.start === size);
-  $("size").textContent = `${count(size, "byte")}, ${count(characters, "character")}`;
+  const own = passage.given < size ? "; the bar is where the model took over" : "";
+  $("size").textContent = `${count(size, "byte")}, ${count(characters, "character")}${own}`;
   const rows = ["bits", ...Array.from({ length: passage.stages - 1 }, (_, k) => String(k)), "none"];
   const shown = [...$("shades").querySelectorAll("input")].map((input) => input.value);
   if (rows.join() !== shown.join()) offerShades(rows);
@@ -244,7 +251,8 @@ function showChoices() {
     if (choice.actual) option.setAttribute("aria-current", "true");
     return make("li", "", option);
   });
-  list.push(make("li", "", button("draw", () => choose(at, null), "Let the model draw")));
+  const draw = at === passage.bytes.length ? "Let the model go on" : "Let the model draw again";
+  list.push(make("li", "", button("draw", () => choose(at, null), draw)));
   $("choices").replaceChildren(
     button("quiet close", unpick, "Close"),
     title,
@@ -254,6 +262,14 @@ function showChoices() {
   );
   $("choices").hidden = false;
   point(pointed);
+  uncover(view.at(cell.start).element);
+}
+
+/** On a narrow page the panel lies over the text. */
+function uncover(element) {
+  if (getComputedStyle($("detail")).position !== "fixed") return;
+  const over = element.getBoundingClientRect().bottom + 16 - $("detail").getBoundingClientRect().top;
+  if (over > 0) scrollBy(0, over);
 }
 
 function button(className, onClick, ...children) {
@@ -348,6 +364,8 @@ async function greet() {
   try {
     const [model] = await models();
     $("model").textContent = model.id;
+    const stages = ["bytes", ...model.aunet.splitter.split("+").filter(Boolean)];
+    $("stages").textContent = `${count(stages.length, "stage")}: ${stages.join(", then ")}`;
     $("error").textContent = "";
   } catch (error) {
     $("model").textContent = "Playground";

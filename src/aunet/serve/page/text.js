@@ -1,4 +1,5 @@
 // A passage on the page: one element per character, inside one per unit of each stage, so that nothing is drawn twice.
+// Each line of the text is a block of its own: a browser lays out anew only the block that grows.
 
 import { characters } from "./characters.js";
 
@@ -43,11 +44,13 @@ export class TextView {
     this.depth = Math.min(passage.stages - 1, DRAWN);
     this.root.style.setProperty("--depth", this.depth);
     this.tones = Array(this.depth).fill(0);
-    const page = document.createDocumentFragment();
-    this.open = [page];
+    /** Units that are not complete, from the deepest stage on: {hue, tone, parts}, a part for each line they are in. */
+    this.units = [];
+    this.line = null;
+    this.page = document.createDocumentFragment();
     this.grow(open);
-    this.root.append(page);
-    this.open[0] = this.root;
+    this.root.append(this.page);
+    this.page = this.root;
     if (at !== undefined && this.cells.length) this.#move(this.at(at), focused);
   }
 
@@ -58,7 +61,7 @@ export class TextView {
     if (!open) {
       const size = passage.bytes.length;
       const element = document.createElement("b");
-      this.#place({ start: size, end: size, text: "", shown: passage.ended ? "end" : "…", element }, this.open[0]);
+      this.#place({ start: size, end: size, text: "", shown: passage.ended ? "end" : "…", element }, this.#line());
     }
     if (!this.current && cells.length) this.#rove(cells[0]);
   }
@@ -80,8 +83,8 @@ export class TextView {
     const element = document.createElement("i");
     element.className = classes.join(" ");
     this.#place({ ...cell, element }, this.#unit());
-    if (cell.text === "\n") element.append("\n");
-    for (const closed of this.open.splice(this.depth + 1 - level)) closed.classList.remove("open");
+    for (const { parts } of this.units.splice(this.depth - level)) parts.forEach((part) => part.classList.remove("open"));
+    if (cell.text === "\n") this.line = null;
   }
 
   #place(cell, parent) {
@@ -91,17 +94,39 @@ export class TextView {
     parent.append(cell.element);
   }
 
-  /** The innermost unit, opened if the last one is closed. */
-  #unit() {
-    while (this.open.length <= this.depth) {
-      const hue = this.depth - this.open.length;
-      const unit = document.createElement("u");
-      unit.className = `s${hue} t${this.tones[hue]} open`;
-      this.tones[hue] = 1 - this.tones[hue];
-      this.open.at(-1).append(unit);
-      this.open.push(unit);
+  /** The block of the current line; units that began in another one go on in it. */
+  #line() {
+    if (!this.line) {
+      this.line = document.createElement("div");
+      this.page.append(this.line);
+      for (const unit of this.units) {
+        unit.parts.at(-1).classList.add("goes-on");
+        this.#part(unit);
+      }
     }
-    return this.open.at(-1);
+    return this.line;
+  }
+
+  /** The innermost unit, opened if the last one is complete. */
+  #unit() {
+    const line = this.#line();
+    while (this.units.length < this.depth) {
+      const hue = this.depth - 1 - this.units.length;
+      const unit = { hue, tone: this.tones[hue], parts: [] };
+      this.tones[hue] = 1 - unit.tone;
+      this.units.push(unit);
+      this.#part(unit);
+    }
+    return this.units.at(-1)?.parts.at(-1) ?? line;
+  }
+
+  /** What a unit has in the current line. */
+  #part(unit) {
+    const outer = this.units[this.units.indexOf(unit) - 1];
+    const part = document.createElement("u");
+    part.className = `s${unit.hue} t${unit.tone} open`;
+    (outer?.parts.at(-1) ?? this.line).append(part);
+    unit.parts.push(part);
   }
 
   /** Exactly one character can be reached with the Tab key. */
