@@ -103,6 +103,8 @@ def test_a_model_directory_needs_no_files_of_a_tokenizer(trained: Path) -> None:
         (lambda: TOKENIZER.decode([259]), "token_ids"),
         (lambda: TOKENIZER.decode([-1]), "token_ids"),
         (lambda: TOKENIZER.decode_bytes([1, 300]), "token_ids"),
+        (lambda: TOKENIZER.decode_bytes([[1], [2]]), "token_ids"),
+        (lambda: TOKENIZER.decode_bytes([0.5]), "token_ids"),
         (lambda: TOKENIZER.convert_ids_to_tokens([259]), "token_ids"),
         (lambda: TOKENIZER.decode([97], errors="nonsense"), "errors"),
         (lambda: AUNetTokenizer(errors="nonsense"), "errors"),

@@ -57,6 +57,15 @@ class ByteGeneration(GenerationMixin):
     def _supports_default_dynamic_cache(cls) -> bool:
         return False  # the forward pass makes the cache
 
+    def prepare_inputs_for_generation(self, input_ids: Any, **kwargs: Any) -> dict[str, Any]:
+        """What the forward pass is given for these ids."""
+        kwargs.pop("tokenizer", None)  # came with stop strings, and the library hands on whatever it was given
+        return super().prepare_inputs_for_generation(input_ids, **kwargs)
+
+    def init_continuous_batching(self, *_: Any, **__: Any) -> Any:
+        """AUNetError: the library's own would need its own caches."""
+        raise AUNetError("generate_batch: continuous batching is not supported here; `aunet serve` does it")
+
     def _get_deprecated_gen_repo(self, generation_mode: Any, *_: Any, **__: Any) -> None:
         """Where the library would load the code of a mode from that it no longer has."""
         if generation_mode not in MODES:
@@ -68,7 +77,7 @@ class ByteGeneration(GenerationMixin):
     ) -> StoppingCriteriaList:
         stops, generation_config.stop_strings = generation_config.stop_strings, None
         criteria = super()._get_stopping_criteria(generation_config, stopping_criteria, tokenizer)
-        if stops:
+        if stops is not None:
             # The library compares characters where a tokenizer of ours has bytes.
             criteria.append(EndsWith([stops] if isinstance(stops, str) else stops))
         return criteria

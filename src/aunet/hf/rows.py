@@ -50,8 +50,6 @@ def rows_of(input_ids: Any, attention_mask: Any, seen: int = 0) -> Rows:
     The mask is that of these columns, or also of the `seen` ones before them. AUNetError names what is wrong.
     """
     ids_BS = integers("input_ids", input_ids)
-    if not ids_BS.numel():
-        raise AUNetError(f"input_ids: nothing to read in {list(ids_BS.shape)}; begin a text with BOS ({BOS})")
     real_BS = ids_BS != PAD
     if attention_mask is not None:
         mask_BS = torch.as_tensor(attention_mask)
@@ -61,6 +59,8 @@ def rows_of(input_ids: Any, attention_mask: Any, seen: int = 0) -> Rows:
             )
         real_BS &= (mask_BS[:, -ids_BS.shape[1] :] != 0).cpu()
     read_T = ids_BS[real_BS]
+    if not ids_BS.numel() or not (read_T.numel() or seen):
+        raise AUNetError(f"input_ids: nothing to read in {list(ids_BS.shape)}; begin a text with BOS ({BOS})")
     if read_T.numel() and not 0 <= int(read_T.min()) <= int(read_T.max()) < VOCAB_SIZE:
         raise AUNetError(f"input_ids: every id must be from 0 to {VOCAB_SIZE - 1}, or {PAD} for padding")
     real = real_BS.numpy()

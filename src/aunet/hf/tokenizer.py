@@ -10,6 +10,7 @@ b'\\xc3\\xa9\\xff'
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from transformers import AddedToken, BatchEncoding, PreTrainedTokenizer
 from transformers.utils.generic import to_py_obj
 
@@ -145,12 +146,13 @@ def _to_ids(text: Any, add_eos: bool, words: bool) -> Any:
 
 
 def _spelled(token_ids: Any, skip_marks: bool) -> Iterable[bytes]:
-    """The bytes of each id."""
-    ids = to_py_obj(token_ids)
-    ids = [ids] if isinstance(ids, int) else ids
-    if ids and not 0 <= min(ids) <= max(ids) <= PAD:
-        raise AUNetError(f"token_ids: every id must be from 0 to {PAD}, not {min(ids)} to {max(ids)}")
-    return (_MARKLESS[i] if skip_marks else _SPELLED[i] for i in ids)
+    """The bytes of each id of one text."""
+    ids = np.atleast_1d(np.asarray(to_py_obj(token_ids)))
+    if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
+        raise AUNetError(f"token_ids: expected the ids of one text, not {ids.dtype} of {list(ids.shape)}")
+    if ids.size and not 0 <= ids.min() <= ids.max() <= PAD:
+        raise AUNetError(f"token_ids: every id must be from 0 to {PAD}, not {ids.min()} to {ids.max()}")
+    return ((_MARKLESS if skip_marks else _SPELLED)[i] for i in ids.tolist())
 
 
 _SPELLED = [bytes([i]) for i in range(256)] + [MARKS[i].encode() for i in sorted(MARKS)]
