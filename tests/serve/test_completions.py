@@ -170,7 +170,7 @@ def test_the_asynchronous_client(server: Server) -> None:
         ({"logprobs": 21}, "logprobs", "20"),
         ({"stop": ""}, "stop", "1 to 256 characters"),
         ({"stop": ["a"] * 17}, "stop", "at most 16"),
-        ({"seed": 2**63}, "seed", "less than or equal"),
+        ({"seed": 2**63 + 1}, "seed", "less than or equal"),
         ({"presence_penalty": 0.5}, "presence_penalty", "less than or equal to 0"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream"),
         ({"extra_body": {"top_q": 1}}, "top_q", "not permitted"),

@@ -19,6 +19,7 @@ from aunet.infer.engine import Engine
 from aunet.serve.assets import browser_routes
 from aunet.serve.chat import ChatShape, chat_order
 from aunet.serve.completions import CompletionShape, completion_order
+from aunet.serve.description import state_limits
 from aunet.serve.errors import APIError, ErrorBody, invalid, of_http, of_validation
 from aunet.serve.gate import Gate
 from aunet.serve.generation import answer
@@ -44,8 +45,14 @@ from aunet.serve.worker import Worker
 DESCRIPTION = "One byte-level language model behind OpenAI's interface; a token is a byte."
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "A request that cannot be answered"},
-    "5XX": {"model": ErrorBody, "description": "The server is stopping, was too slow, or has failed"},
+    413: {"model": ErrorBody, "description": "The body is too large"},
+    429: {"model": ErrorBody, "description": "All places are taken; Retry-After says for how many seconds"},
+    "5XX": {"model": ErrorBody, "description": "The server has failed"},
+    503: {"model": ErrorBody, "description": "The server is stopping"},
+    504: {"model": ErrorBody, "description": "The answer was not finished in time"},
 }
+KEY = HTTPBearer(auto_error=False, description="the key with which the server was started")
+"""For the description; the gate checks it."""
 
 
 def create_app(engine: Engine, name: str, settings: Settings) -> FastAPI:
@@ -80,6 +87,14 @@ def create_app(engine: Engine, name: str, settings: Settings) -> FastAPI:
         Gate, api_key=settings.api_key, max_body_bytes=settings.max_body_bytes, max_seconds=settings.max_seconds
     )
     app.add_middleware(Measured, metrics=metrics)
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            state_limits(describe(), name, settings)
+        return describe()
+
+    app.openapi = openapi  # type: ignore[method-assign]
     app.add_exception_handler(Exception, _answer)
     for kind in (APIError, ConfigError, Gone, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
@@ -89,8 +104,7 @@ def create_app(engine: Engine, name: str, settings: Settings) -> FastAPI:
 def _api(worker: Worker, name: str, settings: Settings, metrics: Metrics) -> APIRouter:
     """Everything under /v1."""
     splitter = worker.session.splitter
-    described = Security(HTTPBearer(auto_error=False, description="only if the server was started with a key"))
-    router = APIRouter(prefix="/v1", dependencies=[described], responses=ERRORS)
+    router = APIRouter(prefix="/v1", dependencies=[Security(KEY)] if settings.api_key else [], responses=ERRORS)
     model = Model(
         id=name,
         created=int(time.time()),

@@ -15,9 +15,9 @@ import time
 import uuid
 from collections.abc import Sequence
 
+from aunet.bytes import to_bytes
 from aunet.infer.request import Event
 from aunet.serve.completions import FINISH
-from aunet.serve.errors import utf8
 from aunet.serve.generation import Order, order
 from aunet.serve.logprobs import chat_format
 from aunet.serve.schemas import (
@@ -52,7 +52,7 @@ def chat_order(body: ChatRequest, settings: Settings) -> Order:
     """What the engine has to do."""
     return order(
         body,
-        [utf8(prompt(body.messages), "messages")],
+        [to_bytes(prompt(body.messages))],
         settings,
         body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
         (body.top_logprobs or 0) if body.logprobs else None,

@@ -5,8 +5,8 @@ import time
 import uuid
 from collections.abc import Sequence
 
+from aunet.bytes import to_bytes
 from aunet.infer.request import Event, Request
-from aunet.serve.errors import utf8
 from aunet.serve.generation import Order, order
 from aunet.serve.logprobs import TextFormat
 from aunet.serve.schemas import Completion, CompletionChoice, CompletionRequest, Finish, Reading, Usage
@@ -21,10 +21,10 @@ def prompts(body: CompletionRequest) -> list[bytes]:
     """The bytes of all prompts."""
     given = body.prompt
     if isinstance(given, str):
-        return [utf8(given, "prompt")]
+        return [to_bytes(given)]
     if isinstance(given[0], int):
         return [bytes(given)]
-    return [utf8(one, "prompt") if isinstance(one, str) else bytes(one) for one in given]
+    return [to_bytes(one) if isinstance(one, str) else bytes(one) for one in given]
 
 
 def completion_order(body: CompletionRequest, settings: Settings) -> Order:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from aunet.bytes import to_bytes
 from aunet.errors import AUNetError
 
 
@@ -45,12 +44,12 @@ class APIError(AUNetError):
 
     @property
     def body(self) -> ErrorBody:
-        """As the client reads it. A lone surrogate, which a message may quote, becomes U+FFFD."""
+        """As the client reads it."""
         return ErrorBody(
             error=ErrorDetail(
-                message=_valid(str(self)),
+                message=str(self),
                 type=_TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error"),
-                param=None if self.param is None else _valid(self.param),
+                param=self.param,
                 code=self.code,
             )
         )
@@ -101,17 +100,6 @@ def outcome(status: int) -> str:
     return names.get(status, "ok" if status < 400 else "invalid" if status < 500 else "failed")
 
 
-def utf8(text: str, param: str) -> bytes:
-    """The bytes of a text; JSON can write half a surrogate pair, which is no character and has none."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        half = ascii(text[error.start])[1:-1]
-        raise invalid(
-            f"{param}: {half} at character {error.start} is half a surrogate pair, no character", param
-        ) from None
-
-
 def of_http(error: HTTPException) -> APIError:
     """An error of the framework: no such path, a method that it does not take."""
     return APIError(error.status_code, str(error.detail).lower(), "http_error", None, error.headers)
@@ -127,10 +115,6 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> APIError:
         if not place and error["type"] in ("missing", "model_attributes_type"):
             return invalid("the body must be a JSON object, sent with Content-Type: application/json", None, "not_json")
         message = str(error["msg"]).removeprefix("Value error, ")
-        problems.setdefault(".".join(place) or "body", f"{message[0].lower()}{message[1:]}")
-    sentences = [f"{place}: {message}" for place, message in problems.items()]
-    return invalid("; ".join(sentences)[:1000], next(iter(problems)).split(".")[0])
-
-
-def _valid(text: str) -> str:
-    return to_bytes(text).decode()
+        problems.setdefault(".".join(place), f"{message[0].lower()}{message[1:]}")
+    sentences = [f"{place}: {message}" if place else message for place, message in problems.items()]
+    return invalid("; ".join(sentences)[:1000], next(iter(problems)).split(".")[0] or None)

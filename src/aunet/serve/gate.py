@@ -1,15 +1,20 @@
-"""What a request has to pass before anything of it is parsed: the key, and the size of its body."""
+"""What a request has to pass before it is understood: the key, the size of its body, characters that are none."""
 
 import asyncio
 import hmac
+import json
+import re
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aunet.serve.errors import APIError, too_slow
+from aunet.serve.errors import APIError, invalid, too_slow
 
 DISCARD = 64 << 20
 """Bytes of a body that is too large which are read and dropped, so that its sender gets to read the answer."""
+
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Half of a character outside the basic plane, as JSON may write it; the other half has to follow."""
 
 
 class Gate:
@@ -27,7 +32,8 @@ class Gate:
         try:
             self._check_key(scope)
             async with asyncio.timeout(self._seconds):
-                body = await self._body(scope, receive)
+                body = await self._body(receive)
+            _check_characters(body)
         except TimeoutError:
             await too_slow(self._seconds).response()(scope, receive, send)
         except APIError as error:
@@ -48,7 +54,7 @@ class Gate:
                 {"WWW-Authenticate": "Bearer"},
             )
 
-    async def _body(self, scope: Scope, receive: Receive) -> Message:
+    async def _body(self, receive: Receive) -> Message:
         parts, size, more = [], 0, True
         while more and size <= self._most + DISCARD:
             message = await receive()
@@ -61,6 +67,21 @@ class Gate:
         if size > self._most:
             raise APIError(413, f"the body is larger than {self._most} bytes, the most this server reads", "too_large")
         return {"type": "http.request", "body": b"".join(parts), "more_body": False}
+
+
+def _check_characters(message: Message) -> None:
+    """Strings with half a character have no bytes, and could not even be quoted in an error."""
+    if not SURROGATE.search(message.get("body", b"")):
+        return
+    try:
+        json.dumps(json.loads(message["body"]), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):x}"
+        raise invalid(
+            f"the body holds {half}, half of a surrogate pair, which is no character", None, "not_text"
+        ) from None
+    except (ValueError, RecursionError):
+        return  # whoever parses it next has a better message
 
 
 def _replay(message: Message, receive: Receive) -> Receive:

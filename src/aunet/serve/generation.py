@@ -10,9 +10,10 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from aunet.bytes import to_bytes
 from aunet.infer.request import Event, Request
 from aunet.infer.sampling import Sampling
-from aunet.serve.errors import APIError, invalid, utf8
+from aunet.serve.errors import APIError, invalid
 from aunet.serve.metrics import Metrics
 from aunet.serve.patience import Patience
 from aunet.serve.schemas import MOST_SEQUENCES, Generation, Usage
@@ -80,7 +81,7 @@ def order(
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options: needs stream: true", "stream_options")
     given = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    stops = tuple(utf8(stop, "stop") for stop in [*given, *more_stops])
+    stops = tuple(to_bytes(stop) for stop in [*given, *more_stops])
     seed = secrets.randbits(63) if body.seed is None else body.seed
     temperature = 1.0 if body.temperature is None else body.temperature
     requests = [

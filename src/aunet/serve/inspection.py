@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from aunet.bytes import BOS, EOS
+from aunet.bytes import BOS, EOS, to_bytes
 from aunet.infer.session import Session
-from aunet.serve.errors import invalid, utf8
+from aunet.serve.errors import invalid
 from aunet.serve.patience import Patience
 from aunet.serve.schemas import Inspection, InspectRequest
 from aunet.serve.settings import Settings
@@ -28,7 +28,7 @@ class Scores:
     """Of each byte and, last, of the end of the document."""
 
     bits: list[float]
-    alternatives: list[list[tuple[int, float]]]
+    alternatives: list[list[list[int | float]]]
     """Likeliest ids with their probabilities."""
 
 
@@ -48,7 +48,7 @@ def score(session: Session, data: bytes, alternatives: int) -> Generator[None, N
         logprobs_TV[:, BOS] = -math.inf  # it opens a document and never comes inside one
         best = logprobs_TV.exp().topk(alternatives)
         found.alternatives.extend(
-            list(zip(row, weights, strict=True))
+            [[i, weight] for i, weight in zip(row, weights, strict=True)]
             for row, weights in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
         yield
@@ -57,7 +57,7 @@ def score(session: Session, data: bytes, alternatives: int) -> Generator[None, N
 
 async def inspect(body: InspectRequest, worker: Worker, patience: Patience, settings: Settings) -> Inspection:
     """The answer of /v1/inspect."""
-    data = utf8(body.text, "text")
+    data = to_bytes(body.text) if isinstance(body.text, str) else bytes(body.text)
     if len(data) > settings.max_scored_bytes:
         raise invalid(f"text: {len(data)} bytes; at most {settings.max_scored_bytes} are possible", "text", "too_long")
     rule = worker.session.splitter if body.splitter is None else splitter(body.splitter)

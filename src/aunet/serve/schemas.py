@@ -70,7 +70,7 @@ class Generation(Incoming):
     seed: int | None = Field(
         default=None,
         ge=-(2**63),
-        le=2**63 - 1,
+        le=2**63,
         description="the same seed gives the same bytes; a random one if left out",
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="1 if left out; 0 takes the likeliest byte")
@@ -141,7 +141,9 @@ class ChatRequest(Generation):
 class InspectRequest(Incoming):
     """Body of /v1/inspect."""
 
-    text: str
+    text: Annotated[str | list[Byte], Expected("a string or a list of byte values 0..255")] = Field(
+        description="a string, or a list of byte values 0..255, which need not be UTF-8"
+    )
     splitter: str | None = Field(
         default=None, max_length=64, description="another rule than the model's, for the levels"
     )
@@ -273,6 +275,10 @@ class ChatChunk(BaseModel):
     usage: Usage | None = None
 
 
+Alternative = Annotated[list[int | float], Field(min_length=2, max_length=2)]
+"""An id and its probability. A tuple would do, if the description of one were not of an old kind."""
+
+
 class Inspection(BaseModel):
     """A text as the model reads it."""
 
@@ -281,7 +287,7 @@ class Inspection(BaseModel):
     bytes: list[int]
     levels: list[int] = Field(description="poolings that each byte survives")
     bits: list[float] | None = Field(description="of each byte and, last, of the end of the document")
-    alternatives: list[list[tuple[int, float]]] | None = Field(
+    alternatives: list[list[Alternative]] | None = Field(
         description="likeliest ids and their probabilities, at each byte and at the end; 257 is the end of the document"
     )
 
