@@ -7,14 +7,13 @@
 b'\\xc3\\xa9\\xff'
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from transformers import AddedToken, BatchEncoding, PreTrainedTokenizer
 from transformers.utils.generic import to_py_obj
 
-from aunet.bytes import BOS, EOS, to_bytes
+from aunet.bytes import BOS, EOS, decode, to_bytes
 from aunet.errors import AUNetError
 from aunet.hf.config import PAD
 
@@ -66,7 +65,7 @@ class AUNetTokenizer(PreTrainedTokenizer):
 
     def decode_bytes(self, token_ids: Any) -> bytes:
         """Exactly the bytes among ids; marks and padding are dropped."""
-        return b"".join(_spelled(token_ids, skip_marks=True))
+        return _spelled(token_ids, skip_marks=True)
 
     def _add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
         if new_tokens:
@@ -108,7 +107,7 @@ class AUNetTokenizer(PreTrainedTokenizer):
         **_: Any,
     ) -> str:
         # Nothing is ever cleaned up: spaces are bytes of the text.
-        return b"".join(_spelled(token_ids, skip_special_tokens)).decode(errors=_checked(errors or self.errors))
+        return _spelled(token_ids, skip_special_tokens).decode(errors=_checked(errors or self.errors))
 
 
 def text_bytes(text: str | bytes) -> bytes:
@@ -145,15 +144,13 @@ def _to_ids(text: Any, add_eos: bool, words: bool) -> Any:
     return text
 
 
-def _spelled(token_ids: Any, skip_marks: bool) -> Iterable[bytes]:
-    """The bytes of each id of one text."""
+def _spelled(token_ids: Any, skip_marks: bool) -> bytes:
+    """The bytes of the ids of one text."""
     ids = np.atleast_1d(np.asarray(to_py_obj(token_ids)))
     if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
         raise AUNetError(f"token_ids: expected the ids of one text, not {ids.dtype} of {list(ids.shape)}")
     if ids.size and not 0 <= ids.min() <= ids.max() <= PAD:
         raise AUNetError(f"token_ids: every id must be from 0 to {PAD}, not {ids.min()} to {ids.max()}")
-    return ((_MARKLESS if skip_marks else _SPELLED)[i] for i in ids.tolist())
-
-
-_SPELLED = [bytes([i]) for i in range(256)] + [MARKS[i].encode() for i in sorted(MARKS)]
-_MARKLESS = _SPELLED[:256] + [b""] * len(MARKS)
+    if skip_marks or not ids.size or ids.max() < BOS:
+        return decode(ids)
+    return b"".join(MARKS[i].encode() if i in MARKS else bytes([i]) for i in ids.tolist())
