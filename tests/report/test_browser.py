@@ -1,17 +1,14 @@
 """Pages in a real browser: the script runs under the page's own policy and points at the same byte in every view."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from aunet.report.html import passage_html
+from tests.browser import BROWSER, needs_browser
 from tests.report.passages import make
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
+pytestmark = needs_browser
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=2000"),

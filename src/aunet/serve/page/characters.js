@@ -62,7 +62,7 @@ export function decode(bytes) {
 }
 
 /** UTF-8 of a text; lone surrogates become U+FFFD. */
-export const encode = (text) => [...new TextEncoder().encode(text)];
+export const encode = (text) => new TextEncoder().encode(text);
 
 /** Hex digits, two of them by default. */
 export const hex = (value, digits = 2) => value.toString(16).padStart(digits, "0");

@@ -10,9 +10,11 @@ const ALTERNATIVES = 5;
 const $ = (id) => document.getElementById(id);
 
 /** The text on the page, the ones before it, and what is running: an AbortController or null. */
-let passage = new Passage([]);
+let passage = new Passage([], { rule: "", stages: 1 });
 const earlier = [];
 let running = null;
+/** What the server says of its model. */
+let facts = null;
 /** Where alternatives are shown: {cell, at}, or null. */
 let picked = null;
 let pointed = null;
@@ -29,7 +31,7 @@ const view = new TextView($("text"), {
 async function write(start) {
   const seed = number("seed") ?? crypto.getRandomValues(new Uint32Array(1))[0];
   const fine = await run("writing", async (signal) => {
-    show(start);
+    begin(start, facts?.max_prompt_bytes);
     const since = performance.now();
     const size = start.bytes.length;
     // How the given bytes are read is for the eye: where that fails the model still writes.
@@ -49,7 +51,7 @@ async function write(start) {
 /** Only look at a passage. */
 async function look(start) {
   await run("reading", async (signal) => {
-    show(start);
+    begin(start, facts?.max_scored_bytes);
     await read(start, signal);
     return `${count(start.bytes.length, "byte")} read`;
   });
@@ -65,7 +67,7 @@ async function read(start, signal) {
   const body = { text: given(start.bytes), splitter: rule(), alternatives: ALTERNATIVES };
   const found = await inspect(body, signal);
   start.learn(found);
-  if (passage === start) draw();
+  if (passage === start) draw(true);
 }
 
 /** One thing at a time: whatever runs is stopped first. False if it failed; why is one line on the page. */
@@ -88,7 +90,7 @@ async function run(name, work) {
   if (running !== own) return true;
   running = null;
   busy(false);
-  draw();
+  draw(false);
   if (name) $("status").textContent = message;
   return message !== "";
 }
@@ -134,44 +136,53 @@ function id(token) {
 
 let frame = 0;
 
+/** Draw what has come, once for each frame; an end that could be seen stays in view. */
 function drawSoon() {
   frame ||= requestAnimationFrame(() => {
-    frame = 0;
-    const below = $("text").getBoundingClientRect().bottom - innerHeight;
-    view.grow(writing());
-    summarise();
-    const now = $("text").getBoundingClientRect().bottom - innerHeight;
-    if (below <= 0 && now > 0) scrollBy(0, now + 24);
+    const bottom = () => $("text").getBoundingClientRect().bottom - innerHeight;
+    const before = bottom();
+    draw(false);
+    if (before <= 0 && bottom() > 0) scrollBy(0, bottom() + 24);
   });
 }
 
-/** Draw everything anew. */
-function draw() {
+/** `anew`: everything, because more is known of what stands there. */
+function draw(anew) {
   cancelAnimationFrame(frame);
   frame = 0;
-  point(null);
-  view.show(passage, writing());
+  if (anew) {
+    point(null);
+    view.show(passage, writing());
+  } else view.grow(writing());
   summarise();
 }
 
 const writing = () => running !== null && $("text").classList.contains("writing");
 
-/** Put another passage on the page; the one before can come back. */
-function show(start) {
+/** Begin another passage, if it is not too long to be answered and drawn; the one before can come back. */
+function begin(start, most = Infinity) {
+  const size = start.bytes.length;
+  if (size > most) throw new Error(`the text has ${group(size)} bytes; at most ${group(most)} are possible`);
   if (passage.bytes.length) earlier.push(passage);
+  show(start);
+}
+
+/** Put a passage on the page. */
+function show(start) {
   passage = start;
   picked = null;
   $("choices").hidden = true;
   $("before").hidden = true;
   $("reading").hidden = $("detail").hidden = false;
-  draw();
+  draw(true);
   if ($("text").getBoundingClientRect().top > innerHeight - 120) $("reading").scrollIntoView();
 }
 
-function busy(on) {
-  $("text").classList.toggle("writing", on);
-  $("write").hidden = on;
-  $("stop").hidden = !on;
+function busy(writes) {
+  $("text").classList.toggle("writing", writes);
+  $("reading").setAttribute("aria-busy", String(running !== null));
+  $("write").hidden = writes;
+  $("stop").hidden = !writes;
   $("back").hidden = !earlier.length;
 }
 
@@ -305,14 +316,13 @@ function choose(at, chosen) {
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  write(new Passage(encode($("prompt").value)));
+  write(prompted());
 });
-$("read").addEventListener("click", () => look(new Passage(encode($("prompt").value))));
+$("read").addEventListener("click", () => look(prompted()));
 $("stop").addEventListener("click", () => running?.abort());
 $("back").addEventListener("click", () => {
   running?.abort();
   running = null;
-  passage = new Passage([]);
   show(earlier.pop());
   busy(false);
   readAll();
@@ -339,6 +349,11 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+/** What stands in the prompt, to be split as the text before. */
+function prompted() {
+  return new Passage(encode($("prompt").value), passage);
+}
+
 /** While the model writes this waits for its end. */
 function resplit() {
   if (writing()) return;
@@ -363,8 +378,11 @@ system.addEventListener("change", () => scheme());
 async function greet() {
   try {
     const [model] = await models();
+    facts = model.aunet;
+    if (!passage.rule) [passage.rule, passage.stages] = [facts.splitter, facts.stages];
     $("model").textContent = model.id;
-    const stages = ["bytes", ...model.aunet.splitter.split("+").filter(Boolean)];
+    document.title = `${model.id}, aunet playground`;
+    const stages = ["bytes", ...facts.splitter.split("+").filter(Boolean)];
     $("stages").textContent = `${count(stages.length, "stage")}: ${stages.join(", then ")}`;
     $("error").textContent = "";
   } catch (error) {
@@ -374,5 +392,6 @@ async function greet() {
 }
 
 scheme();
+view.show(passage, false);
 point(null);
 greet();

@@ -5,29 +5,28 @@
 export const END = 257;
 
 export class Passage {
-  /** `bytes`: what the model is given. Nothing is known of them yet. */
-  constructor(bytes) {
-    this.bytes = bytes;
+  /** `bytes`: what the model is given. Nothing is known of them yet. `rule`, `stages`: how they will be split. */
+  constructor(bytes, { rule, stages }) {
+    this.bytes = Array.from(bytes);
     this.given = bytes.length;
-    this.levels = bytes.map(() => 0);
-    this.bits = bytes.map(() => null);
+    this.levels = Array(bytes.length).fill(0);
+    this.bits = Array(bytes.length).fill(null);
     /** Per byte, and last for what could follow: [[id, probability], ...] from the likeliest on, or undefined. */
     this.alternatives = [];
     /** Bits of the end, if the text ends here. */
     this.endBits = null;
     /** Whether the model chose to end here. */
     this.ended = false;
-    this.rule = "";
-    this.stages = 1;
+    this.rule = rule;
+    this.stages = stages;
   }
 
   /** The first `at` bytes with what is known of them, followed by the given ones. */
   cut(at, bytes = []) {
-    const cut = new Passage([...this.bytes.slice(0, at), ...bytes]);
+    const cut = new Passage([...this.bytes.slice(0, at), ...bytes], this);
     cut.levels.splice(0, at, ...this.levels.slice(0, at));
     cut.bits.splice(0, at, ...this.bits.slice(0, at));
     cut.alternatives = this.alternatives.slice(0, at + 1);
-    [cut.rule, cut.stages] = [this.rule, this.stages];
     bytes.forEach((byte, k) => {
       const found = k === 0 && cut.alternatives[at]?.find(([id]) => id === byte);
       if (found) cut.bits[at] = -Math.log2(found[1]);
@@ -41,13 +40,6 @@ export class Passage {
     this.bytes.push(byte);
     this.levels.push(level);
     this.bits.push(bits);
-  }
-
-  /** The model has ended the text. */
-  end(bits, alternatives) {
-    this.alternatives[this.bytes.length] = alternatives;
-    this.endBits = bits;
-    this.ended = true;
   }
 
   /** What /v1/inspect says of the first `found.bytes.length` bytes. */

@@ -32,6 +32,7 @@ export class TextView {
   clear() {
     this.cells = [];
     this.current = null;
+    this.complete = false;
     this.root.replaceChildren();
   }
 
@@ -51,14 +52,16 @@ export class TextView {
     this.grow(open);
     this.root.append(this.page);
     this.page = this.root;
-    if (at !== undefined && this.cells.length) this.#move(this.at(at), focused);
+    if (at !== undefined && this.cells.length) this.#rove(this.at(at));
+    if (focused) this.current?.element.focus({ preventScroll: true });
   }
 
   /** Draw what the passage has gained, and its end if no more bytes follow. */
   grow(open) {
     const { passage, cells } = this;
     for (const cell of characters(passage.bytes, cells.at(-1)?.end ?? 0, open)) this.#append(cell);
-    if (!open) {
+    if (!open && !this.complete) {
+      this.complete = true;
       const size = passage.bytes.length;
       const element = document.createElement("b");
       this.#place({ start: size, end: size, text: "", shown: passage.ended ? "end" : "…", element }, this.#line());
@@ -140,9 +143,9 @@ export class TextView {
     cell.element.setAttribute("aria-label", this.describe(cell));
   }
 
-  #move(cell, focus = true) {
+  #move(cell) {
     this.#rove(cell);
-    if (focus) cell.element.focus({ preventScroll: false });
+    cell.element.focus();
   }
 
   /** Put the focus back on the character that had it. */
