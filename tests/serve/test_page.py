@@ -1,6 +1,8 @@
 """The playground in a real browser, on a real server of a small model with random weights: it writes any bytes."""
 
 import re
+import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -189,6 +191,30 @@ def test_a_prompt_is_continued_and_every_byte_can_be_seen(
     assert mark.evaluate("(element) => element.cell.start") <= size < mark.evaluate("(element) => element.cell.end")
 
 
+SECONDS = (0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xE2, 0xFF)
+BYTES = {
+    "nasty": NASTY,
+    "heads": bytes(x for lead in range(0x80, 0x100) for second in SECONDS for x in (lead, second, 0x80, 0xBF, 0x41)),
+    "cut off": "é日👩".encode()[:-1],
+    "characters": "".join(c for c in map(chr, range(0x3100)) if unicodedata.category(c) != "Cn").encode(),
+}
+
+
+@needs_browser
+@pytest.mark.parametrize("name", BYTES)
+def test_the_script_decodes_bytes_as_pages_and_terminals_do(
+    visit: Callable[..., Visit], server: Server, name: str
+) -> None:
+    """The script decodes and writes characters as pages and terminals do."""
+    script = """async (bytes) => {
+        const { characters } = await import("/page/characters.js");
+        return [...characters(bytes, 0, false)].map(({ start, end, shown }) => [start, end, shown]);
+    }"""
+    found = visit(server).page.evaluate(script, list(BYTES[name]))
+    expected = passage(BYTES[name], "").characters()
+    assert found == [[character.start, character.end, character.shown] for character in expected]
+
+
 @needs_browser
 def test_markup_is_text(visit: Callable[..., Visit], server: Server) -> None:
     nasty = NASTY.decode(errors="ignore")
@@ -209,6 +235,9 @@ def test_escape_stops_and_what_was_written_stays(visit: Callable[..., Visit], se
     found.page.click("#write")
     expect(found.page.locator("#stop")).to_be_visible()
     expect(found.cell(40)).to_be_visible()
+    # Units and bits come with the bytes: two units are of the prompt.
+    expect(found.page.locator("#text.writing u:not(.open)").nth(5)).to_be_visible()
+    expect(found.page.locator("#text.writing .from")).to_have_class(re.compile("h[0-7]"))
     found.page.keyboard.press("Escape")
     expect(found.page.locator("#status")).to_have_text("stopped")
     expect(found.page.locator("#write")).to_be_visible()
@@ -221,6 +250,7 @@ def test_escape_stops_and_what_was_written_stays(visit: Callable[..., Visit], se
 @needs_browser
 def test_the_stop_button_and_a_new_prompt_while_it_writes(visit: Callable[..., Visit], server: Server) -> None:
     found = visit(server)
+    before = server.metrics()["aunet_generated_bytes_total"]
     found.settings(seed=1, max_bytes=4096, temperature=0.0)
     found.page.fill("#prompt", "Never ending ")
     found.page.click("#write")
@@ -232,6 +262,9 @@ def test_the_stop_button_and_a_new_prompt_while_it_writes(visit: Callable[..., V
     found.write("Another", seed=2, max_bytes=20)
     assert found.cells()[:7] == list("Another")
     assert len(found.cells()) <= 27
+    while server.metrics()["aunet_sequences_running"]:
+        time.sleep(0.05)
+    assert server.metrics()["aunet_generated_bytes_total"] - before < 4096, "what was left goes on in the server"
 
 
 @needs_browser
