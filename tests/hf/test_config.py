@@ -73,6 +73,15 @@ def test_a_configuration_that_cannot_be_read_is_one_line(load: Any, trained: Pat
         assert str(path) in message
 
 
+def test_our_own_side_names_the_other_version_too(trained: Path, tmp_path: Path) -> None:
+    good = json.loads((trained / "config.json").read_text())
+    changed = {**good, "aunet_version": "9.1.0", "aunet": {**good["aunet"], "attention": "new"}}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    message = refused(tmp_path, aunet.load)
+    assert "unknown key attention" in message
+    assert "written by aunet 9.1.0" in message
+
+
 def test_a_newer_version_that_can_be_read_is_read(trained: Path, tmp_path: Path) -> None:
     values = {**json.loads((trained / "config.json").read_text()), "aunet_version": "9.1.0"}
     (tmp_path / "config.json").write_text(json.dumps(values))

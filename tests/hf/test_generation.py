@@ -1,12 +1,14 @@
 """`generate` of transformers on our cache gives what our own generation gives."""
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer, TextStreamer, pipeline, set_seed
+from transformers import AutoModelForCausalLM, TextIteratorStreamer, TextStreamer, pipeline, set_seed
 
 import aunet
 from aunet.bytes import BOS, EOS
@@ -244,9 +246,19 @@ def test_the_pipeline_takes_a_directory(trained: Path, reference: LanguageModel)
     assert generator("She", stop_sequence=" ", **options)[0]["generated_text"].count(" ") <= 1
 
 
-def test_the_first_three_things_a_user_tries(trained: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(trained)
-    model = AutoModelForCausalLM.from_pretrained(trained)
-    text = tokenizer.decode(model.generate(**tokenizer("She walks", return_tensors="pt"), max_new_tokens=9)[0])
-    assert text.startswith("<|bos|>She walks")
-    print(text)
+def test_the_first_things_a_user_tries_work_and_say_nothing_else(trained: Path) -> None:
+    program = f"""
+import aunet.hf
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+model = AutoModelForCausalLM.from_pretrained({str(trained)!r})
+tokenizer = AutoTokenizer.from_pretrained({str(trained)!r})
+ids = model.generate(**tokenizer("She walks", return_tensors="pt"), max_new_tokens=9)
+print([tokenizer.decode(ids[0])])
+print([pipeline("text-generation", model={str(trained)!r})("She walks", max_new_tokens=9)[0]["generated_text"]])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, second = result.stdout.splitlines()
+    assert first.startswith("['<|bos|>She walks")
+    assert second.startswith("['She walks")
+    assert "[transformers]" not in result.stderr
+    assert "Warning" not in result.stderr

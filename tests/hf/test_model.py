@@ -140,6 +140,16 @@ def test_labels_are_shifted_ignored_and_counted_as_the_library_does() -> None:
             assert scaled.loss.item() == pytest.approx(total.item() / 10, abs=1e-4)
 
 
+def test_a_compiled_model_leaves_the_host_alone() -> None:
+    model, _ = both(3)
+    compiled = torch.compile(model, backend="eager", dynamic=True)
+    for texts in (TEXTS, TEXTS[:2]):
+        batch = padded(texts, "left")
+        output, expected = (one(**batch, labels=batch["input_ids"]) for one in (compiled, model))
+        assert (output.logits - expected.logits).abs().max() < 1e-5
+        assert output.loss.item() == pytest.approx(expected.loss.item(), abs=1e-5)
+
+
 def test_a_tuple_where_one_is_asked_for() -> None:
     model, _ = both(1)
     batch = padded(TEXTS, "left")
@@ -198,6 +208,11 @@ def test_who_replaces_a_child_replaces_it_in_the_network() -> None:
         model.head.weight.zero_()
         assert model(torch.tensor([[BOS, 97]])).logits.eq(0).all()
         assert both(2)[0](torch.tensor([[BOS, 97]])).logits.equal(before)
+    # Replicas of one process on several devices are shallow copies with children of their own.
+    replica = both(2)[0]._replicate_for_data_parallel()
+    replica._modules.update(model._modules)
+    assert replica(torch.tensor([[BOS, 97]])).logits.eq(0).all()
+    assert both(2)[0](torch.tensor([[BOS, 97]])).logits.equal(before)
     assert model.get_output_embeddings() is model.head
     assert model.get_input_embeddings() is model.network.embedding
     with pytest.raises(AUNetError, match="resize_token_embeddings"):
@@ -227,6 +242,13 @@ def test_weights_that_do_not_fit_are_one_line(trained: Path, tmp_path: Path) -> 
         with pytest.raises(AUNetError, match=r"does not fit config\.json: 1 tensors differ") as caught:
             AutoModelForCausalLM.from_pretrained(tmp_path)
         assert next(iter(change)) in str(caught.value)
+
+
+def test_a_model_is_on_one_device(trained: Path, tmp_path: Path) -> None:
+    assert AutoModelForCausalLM.from_pretrained(trained, device_map="cpu").device == torch.device("cpu")
+    split = {"embedding": "cpu", "stages": "cpu", "trunk": "disk", "norm": "cpu", "head": "cpu"}
+    with pytest.raises(AUNetError, match="device_map: the model runs on one device"):
+        AutoModelForCausalLM.from_pretrained(trained, device_map=split, offload_folder=str(tmp_path))
 
 
 def test_nothing_is_unpickled(trained: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from transformers import PreTrainedConfig
 from aunet import __version__
 from aunet.bytes import BOS, EOS, VOCAB_SIZE
 from aunet.config import AUNetConfig as Architecture
-from aunet.config import validate
-from aunet.errors import AUNetError, ConfigError
+from aunet.errors import AUNetError
+from aunet.model.directory import validate_saved
 
 PAD = VOCAB_SIZE
 """Fills rows up to one length; outside the model's ids, so no text and no prediction can be taken for it."""
@@ -79,19 +79,10 @@ class AUNetConfig(PreTrainedConfig):
 
 
 def _architecture(values: Any, version: str, origin: str) -> Architecture:
-    """Check an architecture; one line for one that a newer version wrote and that this one cannot read."""
-    if isinstance(values, Architecture):
-        architecture = values
-    elif not isinstance(values, Mapping):
+    """The typed architecture of a model of bytes."""
+    if not isinstance(values, Mapping | Architecture):
         raise AUNetError(f"{origin}: the architecture is missing; give aunet=aunet.AUNetConfig(...)")
-    else:
-        try:
-            architecture = validate(Architecture, values, origin)
-        except ConfigError as error:
-            if version == __version__:
-                raise
-            first = str(error).splitlines()[0]
-            raise AUNetError(f"{first}; written by aunet {version}, this is {__version__}: install that one") from None
+    architecture = values if isinstance(values, Architecture) else validate_saved(values, version, origin)
     if architecture.vocab_size != VOCAB_SIZE:
         raise AUNetError(
             f"{origin}.vocab_size: a model of bytes has {VOCAB_SIZE} ids, not {architecture.vocab_size}; only such a "

@@ -3,6 +3,7 @@
 Shapes: B rows of S columns, T real positions of all rows end to end, V vocabulary.
 """
 
+import copy
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -44,21 +45,29 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
     accepts_loss_kwargs = True
     _input_embed_layer = "embedding"
+    _supports_sdpa = True  # in a form for packed documents
 
     def __init__(self, config: AUNetConfig) -> None:
         super().__init__(config)
         network = AUNet(config.architecture)
-        # One dictionary of children for both: names have no prefix, and a child that is replaced, as adapters do, is
-        # replaced in both.
-        self._modules = network._modules
-        self.__dict__["network"] = network
+        # The children are the model's own: their names have no prefix, and who replaces one, as adapters and replicas
+        # do, finds it replaced in `network` too.
+        self._modules, network._modules = network._modules, {}
+        self.__dict__["_childless"] = network
         self.splitter = splitter(config.architecture.splitter)
         self.generation_config = byte_generation()
         self.post_init()
 
+    @property
+    def network(self) -> AUNet:
+        """The `AUNet` on the children of this model."""
+        network = copy.copy(self._childless)
+        network._modules = self._modules
+        return network
+
     def init_weights(self) -> None:
         """The initialisation of `AUNet`, with a seed from torch's generator."""
-        if not self.network.head.weight.is_meta:
+        if not self.head.weight.is_meta:
             self.network.initialise(int(torch.randint(2**31, ())))
 
     def _init_weights(self, module: Any) -> None:
@@ -103,13 +112,14 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
                 raise AUNetError("labels: a cache is for generation and has no gradient; leave out use_cache and cache")
             cache = cache or AUNetCache.empty(Session(self.network, self.splitter), len(rows.ids))
             return CausalLMOutputWithPast(logits=cache.read(rows, columns), cache=cache)
-        logits_TV = self.network(*packed(rows.ids, self.splitter, self.device))
+        device = self.head.weight.device
+        logits_TV = self.network(*packed(rows.ids, self.splitter, device))
         nothing_BV = logits_TV.new_zeros((len(rows.ids), VOCAB_SIZE))
         loss = None
         if labels is not None:
             loss = self.loss_function(
                 logits=rows.gather(logits_TV, nothing_BV, slice(None)),
-                labels=targets_of(labels, rows),
+                labels=targets_of(labels, rows).to(device),
                 vocab_size=VOCAB_SIZE,
                 num_items_in_batch=num_items_in_batch,
             )
@@ -137,6 +147,8 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
             raise AUNetError(
                 f"{path}/{WEIGHTS}: does not fit config.json: {len(wrong)} tensors differ, the first is {wrong[0]}"
             )
+        if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+            raise AUNetError("device_map: the model runs on one device; name one, such as device_map='cuda:0'")
         if model.generation_config.eos_token_id is None:  # a directory without a generation_config.json
             model.generation_config = byte_generation()
         return (model, found) if output_loading_info else model

@@ -1,6 +1,8 @@
 """Rectangles of ids with padding anywhere, and the rows without it.
 
 Shapes: B rows of S columns, n real positions of a row, T of all rows end to end, V vocabulary.
+
+The compiler of torch, where a model is compiled, leaves this to the host.
 """
 
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ class Rows:
     real_BS: npt.NDArray[np.bool_]
     """Which columns they are."""
 
+    @torch.compiler.disable
     def gather(self, logits_TV: Tensor, before_BV: Tensor, columns: Any) -> Tensor:
         """Logits of some columns, [B, columns, V]: at padding those of the last real position before it.
 
@@ -44,6 +47,7 @@ class Rows:
         return table[torch.from_numpy(index_BS).to(table.device)]
 
 
+@torch.compiler.disable
 def rows_of(input_ids: Any, attention_mask: Any, seen: int = 0) -> Rows:
     """Check the ids of a batch [B, S] and drop its padding: what the mask hides, and the padding id.
 
@@ -77,6 +81,7 @@ def levels_of(row: npt.NDArray[np.int64], splitter: Splitter) -> npt.NDArray[np.
     return levels
 
 
+@torch.compiler.disable
 def packed(rows: Sequence[npt.NDArray[np.int64]], splitter: Splitter, device: torch.device) -> tuple[Any, ...]:
     """The arguments of `AUNet.forward` for rows that are one document each."""
     documents = [row for row in rows if len(row)]
@@ -87,6 +92,7 @@ def packed(rows: Sequence[npt.NDArray[np.int64]], splitter: Splitter, device: to
     return (*(torch.from_numpy(array).to(device) for array in arrays), counts, max(map(len, documents)))
 
 
+@torch.compiler.disable
 def targets_of(labels: Any, rows: Rows) -> Tensor:
     """Labels [B, S] with everything ignored that has no real position to be predicted from or is none itself."""
     labels_BS = integers("labels", labels)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import aunet
 from aunet.config import AUNetConfig, validate
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, ConfigError
 from aunet.files import replacing, write_json
 from aunet.model.aunet import AUNet
 
@@ -63,10 +63,24 @@ def load_config(directory: Path) -> AUNetConfig:
     if not path.is_file():
         raise AUNetError(f"{directory}: no {CONFIG} there; name a model directory, such as the `out` of a training run")
     try:
-        values = json.loads(path.read_text())["aunet"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        settings = json.loads(path.read_text())
+        values, version = settings["aunet"], settings.get("aunet_version", "?")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AUNetError(f"{path}: not the configuration of an aunet model ({type(error).__name__}: {error})") from None
-    return validate(AUNetConfig, values, f"{path}: aunet")
+    return validate_saved(values, version, f"{path}: aunet")
+
+
+def validate_saved(values: Any, version: str, origin: str) -> AUNetConfig:
+    """The architecture that a version of aunet saved; ConfigError names another version if it cannot be read."""
+    try:
+        return validate(AUNetConfig, values, origin)
+    except ConfigError as error:
+        if version == aunet.__version__:
+            raise
+        first = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{first}; written by aunet {version}, this is {aunet.__version__}: install that one"
+        ) from None
 
 
 def model_card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
