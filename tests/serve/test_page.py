@@ -596,8 +596,12 @@ def test_a_narrow_page_never_scrolls_sideways(visit: Callable[..., Visit], serve
 @needs_browser
 def test_nothing_blinks_where_motion_is_not_wanted(visit: Callable[..., Visit], server: Server) -> None:
     found = visit(server)
-    name = "() => { const text = document.getElementById('text'); text.classList.add('writing'); \
-        return getComputedStyle(text, '::after').animationName; }"
+    found.read("one two")
+    name = """() => {
+        const text = document.getElementById("text");
+        text.classList.add("writing");
+        return getComputedStyle(text.lastElementChild, "::after").animationName;
+    }"""
     assert found.page.evaluate(name) == "blink"
     found.page.emulate_media(reduced_motion="reduce")
     assert found.page.evaluate(name) == "none"

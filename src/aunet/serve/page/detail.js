@@ -22,7 +22,7 @@ function facts(passage, cell) {
     name: isEnd ? "end" : cell.shown === " " ? "␣" : cell.shown,
     code: cell.text ? `U+${hex(cell.text.codePointAt(0), 4).toUpperCase()}` : "not a character",
     place: isEnd
-      ? passage.ended ? "the model ended the text here" : "the text may go on here"
+      ? passage.ended ? "the model ended the text here" : "the text may go on here; these are the bits of its end"
       : level ? `ends a unit of stage ${closes.join(" and ")}` : passage.stages > 1 ? "inside a unit" : "",
   };
 }
@@ -41,7 +41,7 @@ export function describe(passage, cell) {
 
 /** The lines about a cell, or a hint. */
 export function readout(passage, cell) {
-  if (!cell) return [make("p", "hint", "Point at a character, or move between them with the arrow keys.")];
+  if (!cell) return [make("p", "hint", "Point at a character, or use the arrow keys.")];
   const { isEnd, bytes, each, bits, name, code, place } = facts(passage, cell);
   const cost = bits === null ? "" : `${bits.toFixed(2)} bits`;
   const share = bits === null ? "" : `${percent(2 ** -bits)} likely`;

@@ -3,8 +3,9 @@
 import { complete, inspect, models, setKey } from "./api.js";
 import { decode, encode, hex, visible } from "./characters.js";
 import { choices, describe, make, percent, readout } from "./detail.js";
+import { count, group, summarise } from "./legend.js";
 import { END, Passage } from "./passage.js";
-import { DRAWN, TextView } from "./text.js";
+import { TextView } from "./text.js";
 
 const ALTERNATIVES = 5;
 const $ = (id) => document.getElementById(id);
@@ -139,10 +140,9 @@ let frame = 0;
 /** Draw what has come, once for each frame; an end that could be seen stays in view. */
 function drawSoon() {
   frame ||= requestAnimationFrame(() => {
-    const bottom = () => $("text").getBoundingClientRect().bottom - innerHeight;
-    const before = bottom();
+    const followed = covered($("text")) <= 0;
     draw(false);
-    if (before <= 0 && bottom() > 0) scrollBy(0, bottom() + 24);
+    if (followed && covered($("text")) > 0) scrollBy(0, covered($("text")) + 24);
   });
 }
 
@@ -154,7 +154,7 @@ function draw(anew) {
     point(null);
     view.show(passage, writing());
   } else view.grow(writing());
-  summarise();
+  summarise(passage, view.cells.length - view.complete);
 }
 
 const writing = () => running !== null && $("text").classList.contains("writing");
@@ -175,7 +175,7 @@ function show(start) {
   $("before").hidden = true;
   $("reading").hidden = $("detail").hidden = false;
   draw(true);
-  if ($("text").getBoundingClientRect().top > innerHeight - 120) $("reading").scrollIntoView();
+  if ($("text").getBoundingClientRect().top > floor() - 80) $("reading").scrollIntoView();
 }
 
 function busy(writes) {
@@ -185,51 +185,6 @@ function busy(writes) {
   $("stop").hidden = !writes;
   $("back").hidden = !earlier.length;
 }
-
-/** Sizes of the passage, and of the units of each stage. */
-function summarise() {
-  const size = passage.bytes.length;
-  const bits = passage.bitsPerByte;
-  const characters = view.cells.length - (view.cells.at(-1)?.start === size);
-  const own = passage.given < size ? "; the bar is where the model took over" : "";
-  $("size").textContent = `${count(size, "byte")}, ${count(characters, "character")}${own}`;
-  const rows = ["bits", ...Array.from({ length: passage.stages - 1 }, (_, k) => String(k)), "none"];
-  const shown = [...$("shades").querySelectorAll("input")].map((input) => input.value);
-  if (rows.join() !== shown.join()) offerShades(rows);
-  $("size-bits").textContent = bits === null ? "" : `${bits.toFixed(3)} bits per byte`;
-  const rules = passage.rule.split("+");
-  for (let stage = 2; stage <= passage.stages; stage += 1) {
-    const units = passage.units(stage);
-    $(`name-${stage - 2}`).textContent = `Stage ${stage}: ${rules[stage - 2]}`;
-    $(`size-${stage - 2}`).textContent = `${count(units, "unit")}, ${(size / Math.max(units, 1)).toFixed(2)} bytes per unit`;
-  }
-}
-
-/** One row per stage: what it is, its colour, its size; the chosen one is the ground of the text. */
-function offerShades(rows) {
-  const chosen = rows.includes($("text").dataset.shade) ? $("text").dataset.shade : "bits";
-  const labels = rows.map((value) => {
-    const input = Object.assign(document.createElement("input"), { type: "radio", name: "shade", value });
-    input.checked = value === chosen;
-    input.disabled = Number(value) >= DRAWN;
-    const name = make("span", "name", { bits: "Surprisal", none: "Nothing" }[value] ?? "");
-    const size = make("small", "", "");
-    [name.id, size.id] = [`name-${value}`, `size-${value}`];
-    const key = value === "bits" ? heat() : make("span", `line s${value}`);
-    return make("label", "", input, ...(value === "none" ? [name] : [name, key, size]));
-  });
-  $("shades").replaceChildren($("shades").firstElementChild, ...labels);
-  $("text").dataset.shade = chosen;
-}
-
-/** The steps of bits. */
-function heat() {
-  const labels = getComputedStyle(document.documentElement).getPropertyValue("--bits-labels").trim().split(" ");
-  return make("span", "heat", ...labels.map((label, k) => make("span", `h${k}`, label)));
-}
-
-const group = (n) => n.toLocaleString("en");
-const count = (n, what) => `${group(n)} ${what}${n === 1 ? "" : "s"}`;
 
 // One character
 
@@ -242,22 +197,28 @@ function point(cell) {
 async function pick(cell, at, byKeyboard) {
   picked = { cell, at };
   if (!passage.alternatives[at] && !writing()) await readAll();
+  if (picked?.at !== at) return;
   showChoices();
   if (byKeyboard) $("choices").querySelector("ol button")?.focus();
 }
 
 function showChoices() {
   const { cell, at } = picked;
-  const title = make("h2", "", "What could stand here", make("small", "", at ? `after “${tail(at)}”` : "at the beginning"));
+  const where = at ? `after “${tail(at)}”` : "at the beginning";
+  const title = make("h2", "", "What could stand here", make("small", "", where));
   const tabs = passage.bytes.slice(cell.start, cell.end).map((byte, k) => {
     const tab = button("tab", () => pick(cell, cell.start + k, true), hex(byte));
     tab.setAttribute("aria-pressed", String(cell.start + k === at));
     return tab;
   });
   const list = choices(passage, at).map((choice) => {
-    const note = choice.actual ? "stands here" : choice.note;
-    const parts = [make("code", "", choice.name), make("span", "note", note), make("span", "share", percent(choice.probability))];
-    const option = button(choice.actual ? "actual" : "", () => choose(at, choice.id), ...parts);
+    const option = button(
+      choice.actual ? "actual" : "",
+      () => choose(at, choice.id),
+      make("code", "", choice.name),
+      make("span", "note", choice.actual ? "stands here" : choice.note),
+      make("span", "share", percent(choice.probability)),
+    );
     option.style.setProperty("--share", choice.probability);
     if (choice.actual) option.setAttribute("aria-current", "true");
     return make("li", "", option);
@@ -273,15 +234,18 @@ function showChoices() {
   );
   $("choices").hidden = false;
   point(pointed);
-  uncover(view.at(cell.start).element);
+  const over = covered(view.at(cell.start).element) + 16;
+  if (over > 16) scrollBy(0, over);
 }
 
-/** On a narrow page the panel lies over the text. */
-function uncover(element) {
-  if (getComputedStyle($("detail")).position !== "fixed") return;
-  const over = element.getBoundingClientRect().bottom + 16 - $("detail").getBoundingClientRect().top;
-  if (over > 0) scrollBy(0, over);
+/** Where what can be seen ends: on a narrow page the panel lies over the text. */
+function floor() {
+  const lies = getComputedStyle($("detail")).position === "fixed";
+  return lies ? $("detail").getBoundingClientRect().top : innerHeight;
 }
+
+/** How far an element goes below that. */
+const covered = (element) => element.getBoundingClientRect().bottom - floor();
 
 function button(className, onClick, ...children) {
   const element = Object.assign(make("button", className, ...children), { type: "button" });

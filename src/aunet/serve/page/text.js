@@ -6,7 +6,12 @@ import { characters } from "./characters.js";
 /** Unit stages with a hue of their own; what is deeper is counted and not drawn. */
 export const DRAWN = 4;
 
-const STEPS = getComputedStyle(document.documentElement).getPropertyValue("--bits-bounds").trim().split(" ").map(Number);
+const STEPS = property("--bits-bounds").map(Number);
+
+/** The values of a property of the theme. */
+export function property(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim().split(" ");
+}
 
 /** The tone of a number of bits. */
 export const step = (bits) => STEPS.filter((bound) => bits >= bound).length;
@@ -86,7 +91,8 @@ export class TextView {
     const element = document.createElement("i");
     element.className = classes.join(" ");
     this.#place({ ...cell, element }, this.#unit());
-    for (const { parts } of this.units.splice(this.depth - level)) parts.forEach((part) => part.classList.remove("open"));
+    const closed = this.units.splice(this.depth - level);
+    for (const part of closed.flatMap(({ parts }) => parts)) part.classList.remove("open");
     if (cell.text === "\n") this.line = null;
   }
 
