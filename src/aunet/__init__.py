@@ -20,11 +20,13 @@ __version__ = "0.1.0"
 __all__ = ["AUNetConfig", "LanguageModel", "StageConfig", "__version__", "load", "splitter"]
 
 
-def load(path: "str | Path", device: "str | torch.device" = "cpu") -> "LanguageModel":
-    """Read a model directory, such as `train.out` of a run."""
+def load(
+    path: "str | Path", device: "str | torch.device" = "cpu", weights: str = "fp32", native: bool | None = None
+) -> "LanguageModel":
+    """Read a model directory, such as `train.out` of a run; see `LanguageModel.load`."""
     from aunet.language_model import LanguageModel
 
-    return LanguageModel.load(path, device)
+    return LanguageModel.load(path, device, weights, native)
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,11 @@ app.add_typer(convert_app, name="convert")
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory, such as train.out of a run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps.")]
+WeightsOption = Annotated[str, typer.Option(help="fp32, bf16, or int8 (needs torchao).")]
+NativeOption = Annotated[
+    bool | None,
+    typer.Option("--native/--no-native", help="Kernels built by this machine's C++ compiler; if it has one."),
+]
 
 
 def main() -> NoReturn:
@@ -86,6 +91,8 @@ def generate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given again.")] = None,
     device: DeviceOption = "cpu",
+    weights: WeightsOption = "fp32",
+    native: NativeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a prompt, as valid UTF-8 that streams as it comes."""
@@ -93,7 +100,7 @@ def generate(
 
     data, stops = _argument(prompt), [_argument(one) for one in stop or ()]
     shown = data.decode(errors="replace")
-    loaded = aunet.load(model, device=device)
+    loaded = aunet.load(model, device, weights, native)
     events = loaded.stream(
         data, max_bytes=max_bytes, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stops
     )

@@ -29,13 +29,16 @@ from torch import Tensor
 
 from aunet.bytes import BOS, to_bytes
 from aunet.config import AUNetConfig, StageConfig
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, ConfigError
 from aunet.evals.bpb import Score, document_bits, score
 from aunet.infer.eager import lay_out_for_reading
 from aunet.infer.generate import collect, generate
+from aunet.infer.native.build import available, library
+from aunet.infer.native.kernels import NativeKernels
 from aunet.infer.request import Event
 from aunet.infer.sampling import Sampling
 from aunet.infer.session import Session
+from aunet.infer.weights import convert, require_full
 from aunet.model.aunet import AUNet
 from aunet.model.directory import load_model, save_model
 from aunet.splitting import Splitter, splitter
@@ -78,27 +81,48 @@ class Encoding:
 class LanguageModel:
     """A network with its splitter. Texts are str (UTF-8) or bytes, which need not be valid UTF-8."""
 
-    def __init__(self, network: AUNet) -> None:
-        self.network = lay_out_for_reading(network).eval()
+    def __init__(self, network: AUNet, native: bool | None = None) -> None:
         self.splitter: Splitter = splitter(network.config.splitter)
+        on_cpu = network.head.weight.device.type == "cpu"
+        if native and not on_cpu:
+            raise ConfigError("native: the compiled kernels are for the CPU; leave it out on other devices")
+        if native:
+            library()  # says why, where it cannot be had
+        self.native = on_cpu and native is not False and available()
+        self.network = (network if self.native else lay_out_for_reading(network)).eval()
+        self._kept: tuple[object, Session] | None = None
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "LanguageModel":
-        """Read a model directory; AUNetError names what is missing or damaged."""
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        weights: str = "fp32",
+        native: bool | None = None,
+    ) -> "LanguageModel":
+        """Read a model directory; AUNetError names what is missing or damaged.
+
+        `weights`: fp32, bf16, or int8 (needs torchao). `native`: read by kernels that the machine's C++ compiler
+        builds once, for the CPU; True requires them, False goes without, None takes them where they can be had.
+        """
         try:
-            return cls(load_model(Path(path), device))
+            network = load_model(Path(path), device)
         except (RuntimeError, AssertionError) as error:
             raise AUNetError(f"device: {device!s} cannot be used here ({' '.join(str(error).split())[:120]})") from None
+        return cls(convert(network, weights), native)
 
     @classmethod
-    def random(cls, config: AUNetConfig, seed: int = 0) -> "LanguageModel":
+    def random(
+        cls, config: AUNetConfig, seed: int = 0, weights: str = "fp32", native: bool | None = None
+    ) -> "LanguageModel":
         """An untrained model."""
         network = AUNet(config)
         network.initialise(seed)
-        return cls(network)
+        return cls(convert(network, weights), native)
 
     def save(self, path: str | Path) -> None:
         """Write a model directory."""
+        require_full(self.network, "save")
         save_model(self.network, Path(path))
 
     @property
@@ -107,8 +131,13 @@ class LanguageModel:
         return self.network.config
 
     def session(self) -> Session:
-        """The network prepared for reading; make a new one after the weights have changed."""
-        return Session(self.network, self.splitter)
+        """The network prepared for reading; kept until its weights change."""
+        if not self.native:
+            return Session(self.network, self.splitter)
+        weights = [(parameter.data_ptr(), parameter._version) for parameter in self.network.parameters()]
+        if self._kept is None or self._kept[0] != weights:
+            self._kept = weights, Session(self.network, self.splitter, NativeKernels(self.network))
+        return self._kept[1]
 
     @overload
     def generate(self, prompt: Text = ..., *, as_bytes: bool = ..., **options: Any) -> Any: ...
@@ -167,7 +196,7 @@ class LanguageModel:
         if ids_BS.dim() != 2:
             raise AUNetError(f"input_ids: expected integers of shape [B, S], not {list(ids_BS.shape)}")
         if not ids_BS.numel():
-            return self.network.head.weight.new_empty((*ids_BS.shape, self.config.vocab_size))
+            return torch.empty((*ids_BS.shape, self.config.vocab_size), device=self.network.head.weight.device)
         if int(ids_BS.min()) < 0 or int(ids_BS.max()) >= self.config.vocab_size:
             raise AUNetError(f"input_ids: every id must be from 0 to {self.config.vocab_size - 1}")
         device = self.network.head.weight.device

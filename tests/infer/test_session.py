@@ -14,8 +14,10 @@ from torch import Tensor
 from aunet.bytes import BOS
 from aunet.config import AUNetConfig
 from aunet.infer.eager import lay_out_for_reading
+from aunet.infer.kernels import Reading
+from aunet.infer.native.build import available
+from aunet.infer.native.kernels import NativeKernels
 from aunet.infer.session import Session
-from aunet.model.layers import Block
 from aunet.splitting import splitter
 from tests.model.packs import RULES, small_config, small_model
 
@@ -46,9 +48,25 @@ CASES = [
 ]
 
 
-@cache
+KERNELS = "eager"
+"""What `session` reads with; the fixture sets it."""
+
+
+@pytest.fixture(autouse=True, params=["eager", "native"])
+def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "native" and not available():
+        pytest.skip("the compiled kernels need a C++ compiler")
+    monkeypatch.setitem(globals(), "KERNELS", request.param)
+    return str(request.param)
+
+
 def session(stages: int, rule: str, shape: str) -> Session:
     """A small model with this many stages; a shape may set its windows and key/value heads too."""
+    return _session(stages, rule, shape, KERNELS == "native")
+
+
+@cache
+def _session(stages: int, rule: str, shape: str, native: bool) -> Session:
     more = dict(SHAPES[shape])
     windows, kv_heads = more.pop("windows", None), more.pop("kv_heads", None)
     values = small_config(stages, splitter=rule, **more).model_dump(mode="json")
@@ -57,7 +75,8 @@ def session(stages: int, rule: str, shape: str) -> Session:
         stage["kv_heads"] = kv_heads or stage["kv_heads"]
         stage["contraction"] = 0
     config = AUNetConfig.model_validate(values)
-    return Session(small_model(config).eval(), splitter(rule))
+    network = small_model(config).eval()
+    return Session(network, splitter(rule), NativeKernels(network) if native else None)
 
 
 @torch.no_grad()
@@ -177,17 +196,15 @@ def test_a_copy_is_independent(stages: int) -> None:
 
 def test_a_deeper_stage_runs_only_for_complete_units(monkeypatch: pytest.MonkeyPatch) -> None:
     model = session(4, RULES[3], "plain")
-    widths = {id(block): s for s, stage in enumerate(model.model.stages) for block in stage.contract}
-    widths |= {id(block): 3 for block in model.model.trunk.blocks}
     runs: list[tuple[int, int]] = []
-    original = Block.extend
+    original = model.kernels.blocks
 
-    def counted(self: Block, x_TD: Tensor, *rest: Any) -> Tensor:
-        if id(self) in widths:
-            runs.append((widths[id(self)], x_TD.shape[0]))
-        return original(self, x_TD, *rest)
+    def counted(stage: int, up: bool, x_TD: Tensor, reading: Reading) -> Tensor:
+        if not up:
+            runs.append((stage, x_TD.shape[0]))
+        return original(stage, up, x_TD, reading)
 
-    monkeypatch.setattr(Block, "extend", counted)
+    monkeypatch.setattr(model.kernels, "blocks", counted)
     text = b"one two three four five. "
     state = model.start(2)
     model.extend(state, [[BOS], [BOS]])

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from aunet.infer.pages import Memory
@@ -45,10 +46,26 @@ class Reading:
             return np.array(self.seen, dtype=np.int64)
         return np.concatenate([np.arange(seen, seen + n) for seen, n in zip(self.seen, self.new, strict=True)])
 
+    @cached_property
+    def tables_T(self) -> Indices:
+        """Where the addresses of the pages of each new position's sequence are."""
+        return self._each([memory.table.__array_interface__["data"][0] for memory in self.memories])
+
+    @cached_property
+    def first_T(self) -> Indices:
+        """The first page that each new position's sequence still has."""
+        return self._each([memory.first for memory in self.memories])
+
+    def _each(self, values: list[int]) -> Indices:
+        array = np.array(values, dtype=np.int64)
+        return array if self.one else array.repeat(self.new)
+
 
 class Kernels(Protocol):
-    """The operations of one model on one device; all of them leave their arguments alone but for pages."""
+    """The operations of one model on one device. They may write over the vectors `x` that they are given."""
 
+    dtype: torch.dtype
+    """Of vectors, keys and values."""
     rows: int
     """New positions of one sequence at a time at most."""
     invariant: bool

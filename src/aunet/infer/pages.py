@@ -14,6 +14,8 @@ before they are stored.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 SLOTS = 64
@@ -56,20 +58,28 @@ class Memory:
     """Last output vector of the next deeper stage; None before the first, and in the trunk."""
     offset: int = 0
     """Distance of the next position from the pool position of that vector."""
+    table: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Addresses of the pages, for the kernels."""
 
     def reserve(self, new: int, make: MakePage) -> None:
         """Pages for the next `new` positions; lets go of those that no position sees after going back SLOTS at most."""
+        changed = False
         if self.window is not None:
             unseen = (self.seen - SLOTS - self.window + 1) // SLOTS - self.first
             if unseen > 0:
                 del self.pages[:unseen]
                 self.first += unseen
+                changed = True
         if self.pages and self.pages[-1].shared and self.seen < (self.first + len(self.pages)) * SLOTS:
             own = make()
             own.data.copy_(self.pages[-1].data)
             self.pages[-1] = own
+            changed = True
         while (self.first + len(self.pages)) * SLOTS < self.seen + new:
             self.pages.append(make())
+            changed = True
+        if changed:
+            self.table = np.array([page.address for page in self.pages], dtype=np.int64)
 
     def visible(self, position: int) -> int:
         """The first position that this one sees."""

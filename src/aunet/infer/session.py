@@ -87,7 +87,7 @@ class Session:
                 found[b].append(rows)
         if hidden is not None:
             hidden += [torch.cat(parts) for parts in reversed(outputs) if parts]
-        nothing = self.model.head.weight.new_empty((0, self.model.config.vocab_size), dtype=self.dtype)
+        nothing = torch.empty((0, self.model.config.vocab_size), dtype=self.kernels.dtype, device=self.device)
         return [rows[0] if len(rows) == 1 else torch.cat(rows) if rows else nothing for rows in found]
 
     @torch.inference_mode()
@@ -97,11 +97,6 @@ class Session:
         return self._read(
             state.contexts, np.array(ids, dtype=np.int64), np.array(levels, dtype=np.uint8), [1] * len(ids), None
         )
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the logits."""
-        return self.model.head.weight.dtype
 
     def _read(
         self,
@@ -186,7 +181,9 @@ class Session:
         blocks = config.layers * (1 if s == self.model.config.depth else 2)
         # Zeros, because a slot that a mask hides is still multiplied by 0, and whatever memory held may be NaN.
         return Page(
-            torch.zeros((blocks, 2, config.kv_heads, SLOTS, config.head_dim), dtype=self.dtype, device=self.device)
+            torch.zeros(
+                (blocks, 2, config.kv_heads, SLOTS, config.head_dim), dtype=self.kernels.dtype, device=self.device
+            )
         )
 
 

@@ -1,0 +1,81 @@
+"""The kernels as a library, built once for each machine by its C++ compiler."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from aunet.compiler import CPP_COMPILERS
+from aunet.errors import ConfigError
+
+FLAGS = ["-O3", "-std=c++20", "-pthread", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC"]
+MACHINE: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
+"""Tried in order: compilers differ in how they are told to use all of the processor."""
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The library of this machine; ConfigError where there is no compiler, or where it fails."""
+    source = resources.files("aunet.infer.native").joinpath("kernels.cpp").read_text()
+    key = hashlib.sha256("\n".join([source, *FLAGS, _machine()]).encode()).hexdigest()[:20]
+    path = _directory() / f"kernels-{key}.so"
+    if not path.is_file():
+        _build(source, path)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be loaded ({error}); remove it") from None
+
+
+@functools.cache
+def available() -> bool:
+    """Whether the library is built already or can be."""
+    try:
+        library()
+    except ConfigError:
+        return False
+    return True
+
+
+def _build(source: str, path: Path) -> None:
+    compiler = next((found for name in CPP_COMPILERS if (found := shutil.which(name))), None)
+    if compiler is None:
+        raise ConfigError("native: compiled kernels need a C++ compiler; install g++, or go without")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Built beside its place and then renamed: several processes may do so at once, and one may be killed.
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        written, built = Path(scratch, "kernels.cpp"), Path(scratch, "kernels.so")
+        written.write_text(source)
+        for choice in MACHINE:
+            command = [compiler, *FLAGS, *choice, str(written), "-o", str(built)]
+            result = subprocess.run(  # noqa: S603
+                command, capture_output=True, text=True, check=False
+            )
+            if result.returncode == 0:
+                built.replace(path)
+                return
+    reason = next(iter(result.stderr.strip().splitlines()), "no message")
+    raise ConfigError(f"native: {compiler} could not build the kernels ({reason[:120]}); go without")
+
+
+def _directory() -> Path:
+    """AUNET_CACHE, or the user's cache directory."""
+    own = os.environ.get("AUNET_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aunet"
+
+
+def _machine() -> str:
+    """What the library was built for: a home directory may be shared by machines that differ."""
+    facts = [platform.machine(), platform.system(), platform.processor()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        facts += [line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
+    return " ".join(facts)

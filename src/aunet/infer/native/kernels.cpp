@@ -1,0 +1,558 @@
+// The operations of reading for few positions on a CPU, where the time is that of reading the weights once.
+//
+// Shapes: T positions (rows), D width, H query heads, G key/value heads, R = H / G, K head width, F feed-forward width.
+//
+// A matrix is stored in panels of 16 outputs, [panels, inputs, 16], so that it streams from memory in one order and no
+// sum crosses a vector. A stack of blocks is one parallel region with four barriers a block: a thread owns some
+// key/value heads from their projection to their attention, and some panels of every other matrix. Every number is a
+// sum in an order of its own, which does not depend on T, on the other rows, or on the number of threads: results are
+// the same to the last bit whatever else is read together with them.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <unistd.h>
+
+namespace {
+
+constexpr int64_t WIDE = 8;
+typedef float Wide __attribute__((vector_size(4 * WIDE)));
+typedef int32_t WideInt __attribute__((vector_size(4 * WIDE)));
+typedef uint32_t WideBits __attribute__((vector_size(4 * WIDE)));
+typedef uint16_t WideHalf __attribute__((vector_size(2 * WIDE)));
+typedef int8_t WideByte __attribute__((vector_size(WIDE)));
+
+// A compiler that knows a value to be in memory loads it anew for each product; this keeps it in a register.
+#ifdef __AVX2__
+#define IN_REGISTER(x) __asm__("" : "+x"(x))
+#else
+#define IN_REGISTER(x) (void)(x)
+#endif
+#define INLINE inline __attribute__((always_inline))
+
+template <typename To, typename From>
+To bits_of(From from) {
+    static_assert(sizeof(To) == sizeof(From), "same size");
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+Wide load(const float *p) {
+    Wide x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+void store(float *p, Wide x) { std::memcpy(p, &x, sizeof x); }
+
+struct Half {  // bfloat16: the upper half of a float
+    uint16_t bits;
+};
+
+Wide load(const Half *p) {
+    WideHalf half;
+    std::memcpy(&half, p, sizeof half);
+    return bits_of<Wide>(__builtin_convertvector(half, WideBits) << 16);
+}
+
+Wide load(const int8_t *p) {
+    WideByte byte;
+    std::memcpy(&byte, p, sizeof byte);
+    return __builtin_convertvector(byte, Wide);
+}
+
+// The sum of eight numbers; `sums` makes eight such sums in the same order at once.
+float sum(Wide x) { return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])); }
+
+INLINE Wide sums(const Wide *x) {
+    Wide pairs[4], fours[2];
+    for (int i = 0; i < 4; i++)
+        pairs[i] = __builtin_shufflevector(x[2 * i], x[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+                   __builtin_shufflevector(x[2 * i], x[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+    for (int i = 0; i < 2; i++)
+        fours[i] = __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+                   __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+    return __builtin_shufflevector(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+           __builtin_shufflevector(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
+// exp by 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; relative error below 2e-7, 0 far below.
+Wide exponential(Wide x) {
+    const Wide low = Wide{} - 87.0f, high = Wide{} + 88.0f;
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    WideInt n = __builtin_convertvector(x * 1.44269504f + (x < 0 ? Wide{} - 0.5f : Wide{} + 0.5f), WideInt);
+    Wide whole = __builtin_convertvector(n, Wide);
+    Wide r = x - whole * 0.693359375f;
+    r = r + whole * 2.12194440e-4f;
+    Wide p = Wide{} + 1.9841270e-4f;
+    p = p * r + 1.3888889e-3f;
+    p = p * r + 8.3333333e-3f;
+    p = p * r + 4.1666667e-2f;
+    p = p * r + 1.6666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return p * bits_of<Wide>((n + 127) << 23);
+}
+
+float exponential(float x) { return exponential(Wide{} + x)[0]; }
+
+struct Range {
+    int64_t begin, end;
+};
+
+// Threads that work on one thing together. They look out for each other for a moment and then sleep: on a machine that
+// is busy with other things, a thread that only looks out keeps the one that it waits for from running.
+class Team {
+  public:
+    struct Member {
+        Team *team;
+        int64_t index, count;
+
+        // The part of 0 .. total - 1 that this thread owns.
+        Range own(int64_t total) const { return {total * index / count, total * (index + 1) / count}; }
+
+        // Until all threads have come here.
+        void meet() const {
+            if (count > 1) team->meet();
+        }
+    };
+
+    // Threads that are worth waking for so many products.
+    static int worthwhile(int threads, int64_t products) { return products < ALONE ? 1 : threads; }
+
+    explicit Team(int size) : size_(size) {
+        for (int i = 1; i < size; i++) std::thread([this, i] { serve(i); }).detach();
+    }
+
+    template <typename Work>
+    void run(const Work &work) {
+        work_ = [&work, this](int index) { work(Member{this, index, size_}); };
+        job_.fetch_add(1, std::memory_order_release);
+        job_.notify_all();
+        work_(0);
+        meet();
+    }
+
+    // The team of this process, of so many threads; one caller at a time.
+    template <typename Work>
+    static void together(int threads, const Work &work) {
+        if (threads == 1) return work(Member{nullptr, 0, 1});
+        static std::mutex one;
+        static Team *team = nullptr;
+        static pid_t process = 0;
+        const std::lock_guard<std::mutex> lock(one);
+        if (!team || team->size_ != threads || process != getpid()) {
+            team = new Team(threads);  // an earlier one sleeps on: its threads are not ours to end after a fork
+            process = getpid();
+        }
+        team->run(work);
+    }
+
+  private:
+    void serve(int index) {
+        for (uint32_t done = 0;; done++) {
+            await(job_, done, BETWEEN_CALLS);
+            work_(index);
+            meet();
+        }
+    }
+
+    void meet() {
+        const uint32_t now = meetings_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            meetings_.store(now + 1, std::memory_order_release);
+            meetings_.notify_all();
+        } else {
+            await(meetings_, now, BETWEEN_PARTS);
+        }
+    }
+
+    // Until a counter is no longer `value`.
+    static void await(const std::atomic<uint32_t> &counter, uint32_t value, int looks) {
+        for (int i = 0; i < looks; i++)
+            if (counter.load(std::memory_order_acquire) != value) return;
+        while (counter.load(std::memory_order_acquire) == value) counter.wait(value, std::memory_order_acquire);
+    }
+
+    // Some 10 us each. No `pause` between the looks: a virtual machine may be halted for it, which takes far longer.
+    static constexpr int BETWEEN_CALLS = 20000, BETWEEN_PARTS = 20000;
+
+    static constexpr int64_t ALONE = 1 << 20;
+
+    const int size_;
+    std::function<void(int)> work_;
+    std::atomic<uint32_t> job_{0}, meetings_{0};
+    std::atomic<int> arrived_{0};
+};
+
+}  // namespace
+
+extern "C" {
+
+struct Linear {
+    const void *weight;  // [panels, inputs, 16], the last outputs of the last panel without a meaning
+    const float *scale;  // of each output, for 8-bit weights; as long as the panels
+    int64_t outputs, inputs, kind;  // 0: float, 1: bfloat16, 2: 8 bits
+};
+
+struct Block {
+    const float *attention_norm, *ffn_norm;
+    Linear qkv;  // of one key/value head after the other: its queries, its key, its value
+    Linear out, gate, up, down;
+};
+
+struct Stack {
+    const Block *blocks;
+    int64_t layers, first_layer, dim, heads, kv_heads, head_dim, ffn_dim, window, slots;
+    float eps;
+};
+
+}  // extern "C"
+
+namespace {
+
+constexpr int64_t PANEL = 2 * WIDE;
+
+int64_t panels(const Linear &map) { return (map.outputs + PANEL - 1) / PANEL; }
+
+// ROWS positions times PANELS panels; put(row, first output, two vectors of results).
+template <int ROWS, int PANELS, typename Weight, typename Put>
+INLINE void tile(const float *const *x, const Linear &map, int64_t panel, int64_t row, Put put) {
+    const int64_t inputs = map.inputs, size = inputs * PANEL;
+    const Weight *weight = static_cast<const Weight *>(map.weight) + panel * size;
+    Wide y[ROWS][PANELS][2];
+    for (auto &of_row : y)
+        for (auto &of_panel : of_row) of_panel[0] = of_panel[1] = Wide{};
+    for (int64_t k = 0; k < inputs; k++) {
+        Wide w[PANELS][2];
+        for (int p = 0; p < PANELS; p++)
+            for (int half = 0; half < 2; half++) {
+                w[p][half] = load(weight + p * size + k * PANEL + half * WIDE);
+                if (ROWS > 1) IN_REGISTER(w[p][half]);
+            }
+        for (int r = 0; r < ROWS; r++)
+            for (int p = 0; p < PANELS; p++)
+                for (int half = 0; half < 2; half++) y[r][p][half] += x[r][k] * w[p][half];
+    }
+    for (int p = 0; p < PANELS; p++) {
+        const int64_t first = (panel + p) * PANEL;
+        for (int r = 0; r < ROWS; r++) {
+            Wide result[2] = {y[r][p][0], y[r][p][1]};  // a copy: what is pointed to does not stay in registers
+            if (map.scale)
+                for (int half = 0; half < 2; half++) result[half] *= load(map.scale + first + half * WIDE);
+            put(row + r, first, result);
+        }
+    }
+}
+
+template <int ROWS, typename Weight, typename Put>
+__attribute__((noinline)) void rows_by_panels(const float *const *x, const Linear &map, Range some, int64_t row, Put put) {
+    constexpr int PANELS = ROWS == 1 ? 4 : ROWS == 2 ? 2 : 1;  // eight sums at least hide how long each one takes
+    int64_t p = some.begin;
+    for (; p + PANELS <= some.end; p += PANELS) tile<ROWS, PANELS, Weight>(x, map, p, row, put);
+    for (; p < some.end; p++) tile<ROWS, 1, Weight>(x, map, p, row, put);
+}
+
+template <typename Weight, typename Put>
+void multiply_as(const float *const *x, int64_t rows, const Linear &map, Range some, Put put) {
+    if (rows == 1) return rows_by_panels<1, Weight>(x, map, some, 0, put);
+    if (rows == 2) return rows_by_panels<2, Weight>(x, map, some, 0, put);
+    for (int64_t p = some.begin; p < some.end; p++) {
+        const Range one = {p, p + 1};
+        int64_t t = 0;
+        for (; rows - t >= 6 && rows - t != 8; t += 6) rows_by_panels<6, Weight>(x + t, map, one, t, put);
+        for (; rows - t >= 4; t += 4) rows_by_panels<4, Weight>(x + t, map, one, t, put);
+        for (; rows - t >= 2; t += 2) rows_by_panels<2, Weight>(x + t, map, one, t, put);
+        if (t < rows) rows_by_panels<1, Weight>(x + t, map, one, t, put);
+    }
+}
+
+// Some panels of a linear map of all rows.
+template <typename Put>
+void multiply(const float *const *x, int64_t rows, const Linear &map, Range some, Put put) {
+    if (map.kind == 0) multiply_as<float>(x, rows, map, some, put);
+    if (map.kind == 1) multiply_as<Half>(x, rows, map, some, put);
+    if (map.kind == 2) multiply_as<int8_t>(x, rows, map, some, put);
+}
+
+// Where results go: up to 16 numbers of a row of `stride`, of which `outputs` exist.
+struct Place {
+    float *out;
+    int64_t stride, outputs;
+
+    template <typename Combine>
+    INLINE void each(int64_t row, int64_t first, const Wide *y, Combine combine) const {
+        float *to = out + row * stride + first;
+        if (first + PANEL <= outputs) {
+            for (int half = 0; half < 2; half++) store(to + half * WIDE, combine(load(to + half * WIDE), y[half]));
+            return;
+        }
+        for (int64_t n = 0; n < outputs - first; n++) to[n] = combine(Wide{} + to[n], Wide{} + y[n / WIDE][n % WIDE])[0];
+    }
+    INLINE void put(int64_t row, int64_t first, const Wide *y) const {
+        each(row, first, y, [](Wide, Wide now) { return now; });
+    }
+    INLINE void add(int64_t row, int64_t first, const Wide *y) const {
+        each(row, first, y, [](Wide before, Wide now) { return before + now; });
+    }
+    INLINE void times(int64_t row, int64_t first, const Wide *y) const {
+        each(row, first, y, [](Wide before, Wide now) { return before * now; });
+    }
+};
+
+void rms_norm(const float *x, const float *weight, float eps, int64_t dim, float *out) {
+    const int64_t whole = dim / WIDE * WIDE;
+    Wide squares = {};
+    for (int64_t k = 0; k < whole; k += WIDE) squares += load(x + k) * load(x + k);
+    float total = sum(squares);
+    for (int64_t k = whole; k < dim; k++) total += x[k] * x[k];
+    const float scale = 1.0f / std::sqrt(total / dim + eps);
+    for (int64_t k = 0; k < dim; k++) out[k] = x[k] * scale * weight[k];
+}
+
+// Turn the pairs (i, i + K / 2) of a head.
+void rotate(float *head, const float *cos, const float *sin, int64_t head_dim) {
+    const int64_t half = head_dim / 2;
+    for (int64_t i = 0; i < half; i++) {
+        const float a = head[i], b = head[i + half];
+        head[i] = a * cos[i] - b * sin[i];
+        head[i + half] = b * cos[i] + a * sin[i];
+    }
+}
+
+// silu of some numbers, in place.
+void silu(float *x, int64_t count) {
+    int64_t n = 0;
+    for (; n + WIDE <= count; n += WIDE) {
+        const Wide wide = load(x + n);
+        store(x + n, wide / (1.0f + exponential(-wide)));
+    }
+    for (; n < count; n++) x[n] = x[n] / (1.0f + exponential(-x[n]));
+}
+
+float dot(const float *a, const float *b, int64_t count) {
+    const int64_t whole = count / WIDE * WIDE;
+    Wide sums = {};
+    for (int64_t k = 0; k < whole; k += WIDE) sums += load(a + k) * load(b + k);
+    float total = sum(sums);
+    for (int64_t k = whole; k < count; k++) total += a[k] * b[k];
+    return total;
+}
+
+// Products of a query with some keys, [count, K], each summed up like `dot`.
+void score(const float *query, const float *key, int64_t count, int64_t head_dim, float scale, float *scores) {
+    const int64_t whole = head_dim / WIDE * WIDE;
+    int64_t i = 0;
+    for (; whole == head_dim && i + WIDE <= count; i += WIDE, key += WIDE * head_dim) {
+        Wide partial[WIDE] = {};
+        for (int64_t k = 0; k < whole; k += WIDE) {
+            const Wide q = load(query + k);
+            for (int j = 0; j < WIDE; j++) partial[j] += q * load(key + j * head_dim + k);
+        }
+        store(scores + i, sums(partial) * scale);
+    }
+    for (; i < count; i++, key += head_dim) scores[i] = dot(query, key, head_dim) * scale;
+}
+
+// Adds weighted values [count, K] to `out`; neighbours in two sums, of CHUNKS times eight numbers at once.
+template <int CHUNKS>
+void mix_chunks(const float *weight, const float *value, int64_t count, int64_t head_dim, float *out) {
+    Wide even[CHUNKS], odd[CHUNKS] = {};
+    for (int c = 0; c < CHUNKS; c++) even[c] = load(out + c * WIDE);
+    int64_t i = 0;
+    for (; i + 2 <= count; i += 2, value += 2 * head_dim)
+        for (int c = 0; c < CHUNKS; c++) {
+            even[c] += weight[i] * load(value + c * WIDE);
+            odd[c] += weight[i + 1] * load(value + head_dim + c * WIDE);
+        }
+    if (i < count)
+        for (int c = 0; c < CHUNKS; c++) even[c] += weight[i] * load(value + c * WIDE);
+    for (int c = 0; c < CHUNKS; c++) store(out + c * WIDE, even[c] + odd[c]);
+}
+
+void mix(const float *weight, const float *value, int64_t count, int64_t head_dim, float *out) {
+    int64_t k = 0;
+    for (; k + 4 * WIDE <= head_dim; k += 4 * WIDE) mix_chunks<4>(weight, value + k, count, head_dim, out + k);
+    for (; k + WIDE <= head_dim; k += WIDE) mix_chunks<1>(weight, value + k, count, head_dim, out + k);
+    for (; k < head_dim; k++)
+        for (int64_t i = 0; i < count; i++) out[k] += weight[i] * value[i * head_dim + k];
+}
+
+// One query over the kept positions `begin` .. `end` - 1; `keys(page)` and `values(page)` are [slots, K].
+template <typename Keys, typename Values>
+void attend(const float *query, int64_t begin, int64_t end, int64_t slots, int64_t head_dim, Keys keys, Values values,
+            std::vector<float> &scores, float *out) {
+    const float scale = 1.0f / std::sqrt(float(head_dim));
+    const int64_t count = end - begin, room = (count + WIDE - 1) / WIDE * WIDE;
+    if (int64_t(scores.size()) < room) scores.resize(2 * room);
+    for (int64_t position = begin; position < end;) {
+        const int64_t page = position / slots, stop = std::min(end, (page + 1) * slots);
+        const float *key = keys(page) + (position - page * slots) * head_dim;
+        score(query, key, stop - position, head_dim, scale, &scores[position - begin]);
+        position = stop;
+    }
+    const float best = *std::max_element(scores.begin(), scores.begin() + count);
+    for (int64_t i = count; i < room; i++) scores[i] = -INFINITY;
+    Wide totals = {};
+    for (int64_t i = 0; i < room; i += WIDE) {
+        Wide weight = exponential(load(&scores[i]) - best);
+        if (i + WIDE > count)
+            for (int64_t j = count - i; j < WIDE; j++) weight[j] = 0;
+        totals += weight;
+        store(&scores[i], weight);
+    }
+    const float inverse = 1.0f / sum(totals);
+    std::fill(out, out + head_dim, 0.0f);
+    for (int64_t position = begin; position < end;) {
+        const int64_t page = position / slots, stop = std::min(end, (page + 1) * slots);
+        const float *first = values(page) + (position - page * slots) * head_dim;
+        mix(&scores[position - begin], first, stop - position, head_dim, out);
+        position = stop;
+    }
+    for (int64_t k = 0; k < head_dim; k++) out[k] *= inverse;
+}
+
+// What a thread needs for itself; kept from call to call.
+struct Scratch {
+    std::vector<float> normed, heads, scores;
+    std::vector<const float *> inputs;
+
+    const float *const *norm(const float *x, int64_t rows, const float *weight, float eps, int64_t dim) {
+        if (int64_t(normed.size()) < rows * dim) normed.resize(rows * dim);
+        for (int64_t t = 0; t < rows; t++) rms_norm(x + t * dim, weight, eps, dim, &normed[t * dim]);
+        return pointers(normed.data(), rows, dim);
+    }
+
+    const float *const *pointers(const float *x, int64_t rows, int64_t dim) {
+        inputs.resize(rows);
+        for (int64_t t = 0; t < rows; t++) inputs[t] = x + t * dim;
+        return inputs.data();
+    }
+};
+
+thread_local Scratch scratch;
+thread_local std::vector<float> shared_attended, shared_hidden;  // of the thread that calls
+
+}  // namespace
+
+extern "C" {
+
+// x [T, D] becomes the output of the blocks; keys and values of the T positions are kept in their pages.
+// `pages[t]`: addresses of the pages of row t's sequence, the first of them page number `first_page[t]`.
+// `cosines`, `sines`: [positions, K / 2].
+void aunet_blocks(const Stack *stack, int64_t rows, float *x, const int64_t *position, const int64_t *const *pages,
+                  const int64_t *first_page, const float *cosines, const float *sines, int threads) {
+    const int64_t D = stack->dim, H = stack->heads, G = stack->kv_heads, R = H / G, K = stack->head_dim;
+    const int64_t F = stack->ffn_dim, S = stack->slots;
+    const int64_t products = rows * stack->layers * D * (2 * (H + G) * K + 3 * F);
+    shared_attended.resize(std::max<size_t>(shared_attended.size(), rows * H * K));
+    shared_hidden.resize(std::max<size_t>(shared_hidden.size(), rows * F));
+    float *attended = shared_attended.data(), *hidden = shared_hidden.data();
+    Team::together(Team::worthwhile(threads, products), [=](Team::Member member) {
+        const Range groups = member.own(G);
+        const int64_t width = (R + 2) * K, group_panels = (width + PANEL - 1) / PANEL;
+        std::vector<float> &heads = scratch.heads;
+        for (int64_t l = 0; l < stack->layers; l++) {
+            const Block &block = stack->blocks[l];
+            const float *const *normed = scratch.norm(x, rows, block.attention_norm, stack->eps, D);
+            heads.resize(std::max<size_t>(heads.size(), rows * width));
+            for (int64_t g = groups.begin; g < groups.end; g++) {
+                const Place group = {heads.data() - g * group_panels * PANEL, width, g * group_panels * PANEL + width};
+                multiply(normed, rows, block.qkv, {g * group_panels, (g + 1) * group_panels},
+                         [=](int64_t t, int64_t n, const Wide *y) { group.put(t, n, y); });
+                const int64_t layer = stack->first_layer + l;
+                const int64_t key_at = ((2 * layer) * G + g) * S * K, value_at = ((2 * layer + 1) * G + g) * S * K;
+                for (int64_t t = 0; t < rows; t++) {
+                    float *head = &heads[t * width];
+                    const float *cos = cosines + position[t] * (K / 2), *sin = sines + position[t] * (K / 2);
+                    for (int64_t r = 0; r <= R; r++) rotate(head + r * K, cos, sin, K);
+                    float *page = reinterpret_cast<float *>(pages[t][position[t] / S - first_page[t]]);
+                    const int64_t slot = position[t] % S * K;
+                    std::memcpy(page + key_at + slot, head + R * K, K * sizeof(float));
+                    std::memcpy(page + value_at + slot, head + (R + 1) * K, K * sizeof(float));
+                }
+                for (int64_t t = 0; t < rows; t++) {
+                    const auto page = [=](int64_t number) {
+                        return reinterpret_cast<const float *>(pages[t][number - first_page[t]]);
+                    };
+                    const int64_t end = position[t] + 1;
+                    const int64_t from = stack->window ? std::max<int64_t>(0, end - stack->window) : 0;
+                    for (int64_t r = 0; r < R; r++)
+                        attend(
+                            &heads[t * width + r * K], from, end, S, K,
+                            [=](int64_t number) { return page(number) + key_at; },
+                            [=](int64_t number) { return page(number) + value_at; }, scratch.scores,
+                            attended + t * H * K + (g * R + r) * K);
+                }
+            }
+            member.meet();
+            const Place to_x = {x, D, D}, to_hidden = {hidden, F, F};
+            const Range outputs = member.own(panels(block.out)), units = member.own(panels(block.gate));
+            multiply(scratch.pointers(attended, rows, H * K), rows, block.out, outputs,
+                     [=](int64_t t, int64_t n, const Wide *y) { to_x.add(t, n, y); });
+            member.meet();
+            normed = scratch.norm(x, rows, block.ffn_norm, stack->eps, D);
+            multiply(normed, rows, block.gate, units,
+                     [=](int64_t t, int64_t n, const Wide *y) { to_hidden.put(t, n, y); });
+            const int64_t first = units.begin * PANEL, count = std::min(units.end * PANEL, F) - first;
+            for (int64_t t = 0; t < rows; t++) silu(hidden + t * F + first, count);
+            multiply(normed, rows, block.up, units,
+                     [=](int64_t t, int64_t n, const Wide *y) { to_hidden.times(t, n, y); });
+            member.meet();
+            multiply(scratch.pointers(hidden, rows, F), rows, block.down, outputs,
+                     [=](int64_t t, int64_t n, const Wide *y) { to_x.add(t, n, y); });
+            member.meet();
+        }
+    });
+}
+
+// out[t] (+)= map[choice[t]] norm(x[source[t]]): `choice` picks one of several maps that follow each other in memory,
+// `source` a row of x; both may be null for the first map and for row t, and `norm` for no norm.
+void aunet_map(const Linear *map, const float *norm, float eps, int64_t rows, const float *x, const int64_t *source,
+               const int64_t *choice, int64_t choices, float *out, int add, int threads) {
+    const int64_t D = map->inputs, N = map->outputs;
+    Team::together(Team::worthwhile(threads, rows * D * N), [=](Team::Member member) {
+        Scratch &own_scratch = scratch;
+        own_scratch.normed.resize(std::max<size_t>(own_scratch.normed.size(), rows * D));
+        std::vector<int64_t> chosen;
+        std::vector<const float *> inputs;
+        const Range some = member.own(panels(*map));
+        for (int64_t t = 0; t < rows; t++) {
+            const float *from = x + (source ? source[t] : t) * D;
+            float *to = &own_scratch.normed[t * D];
+            norm ? rms_norm(from, norm, eps, D, to) : void(std::memcpy(to, from, D * sizeof(float)));
+        }
+        for (int64_t c = 0; c < choices; c++) {
+            chosen.clear();
+            inputs.clear();
+            for (int64_t t = 0; t < rows; t++)
+                if (!choice || choice[t] == c) {
+                    chosen.push_back(t);
+                    inputs.push_back(&own_scratch.normed[t * D]);
+                }
+            if (chosen.empty()) continue;
+            Linear one = *map;
+            const int64_t first = c * panels(*map), size = map->kind == 0 ? 4 : map->kind == 1 ? 2 : 1;
+            one.weight = static_cast<const char *>(map->weight) + first * PANEL * D * size;
+            if (map->scale) one.scale = map->scale + first * PANEL;
+            const Place place = {out, N, N};
+            const int64_t *to = chosen.data();
+            multiply(inputs.data(), int64_t(chosen.size()), one, some, [=](int64_t i, int64_t n, const Wide *y) {
+                add ? place.add(to[i], n, y) : place.put(to[i], n, y);
+            });
+        }
+    });
+}
+
+}  // extern "C"

@@ -1,0 +1,64 @@
+"""Building the kernels: once, by whoever is first, or one line that says why not."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from aunet.infer.native.build import available
+from aunet.language_model import LanguageModel
+from tests.model.packs import small_config, small_model
+from tests.runs import command, environment
+
+compiler = pytest.mark.skipif(not available(), reason="the compiled kernels need a C++ compiler")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    LanguageModel(small_model(small_config(2)), native=False).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def generate(model: Path, cache: Path, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    asked = command("generate", model, "--prompt", "One ", "--max-bytes", "20", *flags)
+    variables = {**environment(), "AUNET_CACHE": str(cache), **variables}
+    return subprocess.run(asked, capture_output=True, text=True, env=variables)
+
+
+@compiler
+def test_processes_that_build_at_the_same_time(model: Path, tmp_path: Path) -> None:
+    asked = command("generate", model, "--prompt", "One ", "--max-bytes", "20", "--native")
+    variables = {**environment(), "AUNET_CACHE": str(tmp_path / "cache")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": variables}
+    results = [process.communicate() for process in [subprocess.Popen(asked, **pipes) for _ in range(3)]]
+    assert len(set(results)) == 1
+    assert results[0][0].startswith("One ")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert generate(model, tmp_path / "cache", "--native", PATH=str(tmp_path)).stdout == results[0][0]
+
+
+def test_without_a_compiler_one_line_names_the_flag(model: Path, tmp_path: Path) -> None:
+    result = generate(model, tmp_path / "none", "--native", PATH=str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "native: compiled kernels need a C++ compiler" in result.stderr
+    assert generate(model, tmp_path / "none", PATH=str(tmp_path)).returncode == 0
+
+
+@compiler
+def test_a_damaged_library_is_named(model: Path, tmp_path: Path) -> None:
+    assert generate(model, tmp_path / "cache", "--native").returncode == 0
+    (library,) = (tmp_path / "cache").iterdir()
+    library.write_bytes(b"nonsense")
+    result = generate(model, tmp_path / "cache", "--native")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert str(library) in result.stderr
+
+
+@pytest.mark.parametrize(("flags", "word"), [(("--weights", "fp8"), "fp32, bf16, int8"), (("--device", "meta"), "")])
+def test_bad_flags_are_one_line(model: Path, tmp_path: Path, flags: tuple[str, ...], word: str) -> None:
+    result = generate(model, tmp_path / "none", *flags)
+    assert result.returncode != 0
+    assert result.stderr.count("\n") == 1
+    assert word in result.stderr
