@@ -1,0 +1,402 @@
+"""Generation against a BPE Transformer of equal FLOPs per byte in Hugging Face `generate`, in characters per second.
+
+    python benchmarks/bpe.py [--preset aunet2-23m] [--vocab 32000] [--batches 1 8] [--prompt-bytes 200] [--new 256]
+                             [--threads 2] [--repeats 5] [--json PATH]
+
+Needs the extra `hf`. The tokenizer is a byte-level BPE with GPT-2's pattern, learned on the demo's training text
+(`aunet.corpus`); its bytes per token are measured on the held-out text. It has fewer than --vocab entries where no
+further pair occurs twice. The Transformer is a `LlamaForCausalLM` with tied embeddings whose paper FLOPs per byte (6
+per weight of a matrix, head included, and 6 d S for attention, over the bytes of a token) are those of the preset
+within 5%. Its shape: heads of 64, a width near that of the preset's trunk, as many layers as the FLOPs allow.
+
+Both have random fp32 weights, which take as long as trained ones, read the same held-out prompts with a cache and draw
+at temperature 0.8. What they would write is noise, so the rates count time by real text: the BPE model's tokens are its
+own draws, and each stands for the bytes that a token of the held-out text has on average; AU-Net reads the real next
+byte after each draw, so that its units end as often as in English. Characters are bytes by the held-out text's ratio.
+
+Both systems are timed in turn, --repeats times, so that what else goes on hits both; ratios are taken turn by turn.
+First text: from the prompt as text to the first id, one byte here and one token there. All text: until --new bytes, or
+the tokens that stand for them. The rates are those between the two. Weights are the parameters, without caches and
+without what a system prepares of them for itself.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+from aunet import corpus
+from aunet.bytes import BOS
+from aunet.errors import AUNetError
+from aunet.infer.sampling import Sampling
+from aunet.infer.session import Session
+from aunet.language_model import LanguageModel
+from aunet.model.flops import flops_per_byte
+from aunet.presets import load_run
+
+BOS_TOKEN, PADDING = "<bos>", "<pad>"
+HEAD_DIM = 64
+TOLERANCE = 0.05
+"""Largest relative difference of the two models' FLOPs per byte."""
+ASPECTS = 32, 128
+"""Least and largest width over layers of a sensible shape."""
+TEMPERATURE = 0.8
+
+Times = list[float]
+"""Seconds from the prompts to the first id of every sequence, the second, and so on."""
+System = Callable[[], Times]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the two systems, then one Markdown table."""
+    arguments = parse(argv)
+    torch.set_num_threads(arguments.threads)
+    before = os.getloadavg()[0]
+    try:
+        report = compare(arguments)
+    except AUNetError as error:
+        raise SystemExit(f"benchmarks/bpe.py: {error}") from None
+    report["machine"] = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": arguments.threads,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "load_before": before,
+        "load_after": os.getloadavg()[0],
+    }
+    print(as_markdown(report))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="aunet2-23m")
+    parser.add_argument("--vocab", type=int, default=32_000)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--prompt-bytes", type=int, default=200)
+    parser.add_argument("--new", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args(argv)
+    for name, least in {"vocab": 300, "prompt_bytes": 1, "new": 16, "threads": 1, "repeats": 1}.items():
+        if getattr(arguments, name) < least:
+            parser.error(f"--{name.replace('_', '-')}: {getattr(arguments, name)} is not at least {least}")
+    if min(arguments.batches) < 1:
+        parser.error(f"--batches: {min(arguments.batches)} is not at least 1")
+    if arguments.json and not arguments.json.parent.is_dir():
+        parser.error(f"--json: there is no directory {arguments.json.parent}")
+    return arguments
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Build both systems and time them; what is printed, as JSON."""
+    run, texts = load_run(arguments.preset, []), corpus.gather()
+    held_out = "\n\n".join(text for _, text in texts.valid)
+    size, needed = len(held_out.encode()), arguments.prompt_bytes + arguments.new
+    if max(arguments.batches) * needed > size:
+        raise AUNetError(f"--batches: the held-out text has no {max(arguments.batches)} pieces of {needed} bytes")
+    tokenizer = learn_tokenizer((text for _, text in texts.train), arguments.vocab)
+    tokens = count_tokens(tokenizer, held_out)
+    target = flops_per_byte(run.model, run.data.seq_len)
+    byte_model = LanguageModel.random(run.model)
+    session = byte_model.session()
+    token_model = build_llama(
+        matching_shape(target * size / tokens, run.data.seq_len * tokens / size, tokenizer, run.model.stages[-1].dim)
+    )
+    units = int((byte_model.splitter.levels(held_out.encode()) == byte_model.config.depth).sum())
+    config = token_model.config
+    return {
+        "text": {
+            "sha256": texts.sha256,
+            "train_bytes": texts.train_bytes,
+            "held_out_bytes": size,
+            "bytes_per_character": size / len(held_out),
+        },
+        "aunet": {
+            "preset": arguments.preset,
+            "kernels": type(session.kernels).__name__,
+            "bytes_per_deepest_unit": size / units,
+            "flops_per_byte": target,
+            **weights(byte_model.network),
+        },
+        "bpe": {
+            "vocab_size": config.vocab_size,
+            "bytes_per_token": size / tokens,
+            "hidden_size": config.hidden_size,
+            "layers": config.num_hidden_layers,
+            "heads": config.num_attention_heads,
+            "ffn_dim": config.intermediate_size,
+            "flops_per_byte": flops_per_token(token_model, run.data.seq_len * tokens / size) * tokens / size,
+            **weights(token_model),
+        },
+        "prompt_bytes": arguments.prompt_bytes,
+        "new_bytes": arguments.new,
+        "repeats": arguments.repeats,
+        "results": [
+            measure(session, token_model, tokenizer, held_out, batch, size / tokens, arguments)
+            for batch in arguments.batches
+        ],
+    }
+
+
+def learn_tokenizer(texts: Any, vocab: int) -> Tokenizer:
+    """Byte-level BPE that opens a text with BOS and pads on the left."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        min_frequency=2,
+        special_tokens=[BOS_TOKEN, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    opening = (BOS_TOKEN, tokenizer.token_to_id(BOS_TOKEN))
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS_TOKEN} $A", special_tokens=[opening])
+    tokenizer.enable_padding(direction="left", pad_id=tokenizer.token_to_id(PADDING), pad_token=PADDING)
+    return tokenizer
+
+
+def count_tokens(tokenizer: Tokenizer, text: str) -> int:
+    """Tokens of a text; AUNetError if they do not give it back."""
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    if tokenizer.decode(ids) != text:
+        raise AUNetError("the tokenizer does not give the held-out text back, so its rate per byte means nothing")
+    return len(ids)
+
+
+def matching_shape(target: float, tokens: float, tokenizer: Tokenizer, trunk: int) -> LlamaConfig:
+    """The shape of `target` FLOPs per token at rows of so many tokens, of the possible width nearest to the trunk's."""
+    for width in sorted(range(HEAD_DIM, 2049, HEAD_DIM), key=lambda width: abs(width - trunk)):
+        found = []
+        for ffn in range(-(-5 * width // 128) * 64, 3 * width + 1, 64):
+            one, two = (flops_per_token(on_meta(shape(tokenizer, width, ffn, n)), tokens) for n in (1, 2))
+            layers = 1 + round((target - one) / (two - one))
+            difference = abs(one + (layers - 1) * (two - one) - target) / target
+            if layers >= 1 and difference <= TOLERANCE and ASPECTS[0] <= width / layers <= ASPECTS[1]:
+                found.append((difference, shape(tokenizer, width, ffn, layers)))
+        if found:
+            return min(found, key=lambda pair: pair[0])[1]
+    raise AUNetError(f"--vocab: no sensible shape has {target:.3g} FLOPs per token within {TOLERANCE:.0%}; change it")
+
+
+def shape(tokenizer: Tokenizer, width: int, ffn: int, layers: int) -> LlamaConfig:
+    """A decoder with SwiGLU and as many key/value heads as heads; nothing ends a text."""
+    return LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=width,
+        intermediate_size=ffn,
+        num_hidden_layers=layers,
+        num_attention_heads=width // HEAD_DIM,
+        num_key_value_heads=width // HEAD_DIM,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.token_to_id(BOS_TOKEN),
+        pad_token_id=tokenizer.token_to_id(PADDING),
+        eos_token_id=None,
+    )
+
+
+def on_meta(config: LlamaConfig) -> LlamaForCausalLM:
+    """The model without memory for its weights, to count."""
+    with torch.device("meta"):
+        return LlamaForCausalLM(config)
+
+
+def build_llama(config: LlamaConfig) -> LlamaForCausalLM:
+    """The model with random fp32 weights."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config).float().eval()
+
+
+def flops_per_token(model: LlamaForCausalLM, tokens: float) -> float:
+    """Paper FLOPs, forward and backward, at rows of so many tokens."""
+    maps = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    return 6.0 * (maps + model.config.num_hidden_layers * model.config.hidden_size * tokens)
+
+
+def weights(model: nn.Module) -> dict[str, int]:
+    """Number and memory of the parameters; tied ones count once."""
+    parameters = list(model.parameters())
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "weights_bytes": sum(p.numel() * p.element_size() for p in parameters),
+    }
+
+
+def measure(
+    session: Session,
+    model: LlamaForCausalLM,
+    tokenizer: Tokenizer,
+    text: str,
+    batch: int,
+    bytes_per_token: float,
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    """Time both systems in turn on a batch of pieces of a text."""
+    data, prompt, new = text.encode(), arguments.prompt_bytes, arguments.new
+    apart = len(data) // batch
+    pieces = [data[i * apart : i * apart + prompt + new] for i in range(batch)]
+    tokens = max(2, round(new / bytes_per_token))
+    systems: dict[str, tuple[System, float]] = {
+        "aunet": (lambda: write_bytes(session, pieces, prompt), 1.0),
+        "bpe": (lambda: write_tokens(model, tokenizer, pieces, prompt, tokens), bytes_per_token),
+    }
+    for write, _ in systems.values():
+        write()  # warms up, and compiles what these steps need
+    found: dict[str, list[Rates]] = {name: [] for name in systems}
+    for turn in range(arguments.repeats):
+        for name in sorted(systems, reverse=bool(turn % 2)):
+            write, size = systems[name]
+            found[name].append(Rates.of(write(), batch * size, len(text) / len(data)))
+    measures = list(Rates.__dataclass_fields__)
+    results: dict[str, Any] = {
+        name: {measure: spread([getattr(one, measure) for one in rates]) for measure in measures}
+        for name, rates in found.items()
+    }
+    pairs = list(zip(found["aunet"], found["bpe"], strict=True))
+    results["ratio"] = {
+        measure: spread([getattr(a, measure) / getattr(b, measure) for a, b in pairs]) for measure in measures
+    }
+    return {"batch": batch, "tokens": tokens, **results}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one turn of a system says."""
+
+    first_text_s: float
+    all_text_s: float
+    bytes_per_s: float
+    characters_per_s: float
+
+    @classmethod
+    def of(cls, times: Times, step_bytes: float, characters_per_byte: float) -> "Rates":
+        """`step_bytes`: what one id of every sequence stands for, together."""
+        rate = step_bytes * (len(times) - 1) / (times[-1] - times[0])
+        return cls(times[0], times[-1], rate, rate * characters_per_byte)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def write_bytes(session: Session, pieces: Sequence[bytes], prompt: int) -> Times:
+    """Read the prompts; draw an id for every byte behind them, but read that byte."""
+    sampling = Sampling(TEMPERATURE)
+    generators = [sampling.generator() for _ in pieces]
+    times: Times = []
+    started = time.perf_counter()
+    state = session.start(len(pieces))
+    logits: Sequence[Tensor] = [
+        rows[-1] for rows in session.extend(state, [[BOS, *piece[:prompt]] for piece in pieces])
+    ]
+    for i in range(prompt, len(pieces[0])):
+        if times:
+            logits = list(session.step(state, [piece[i - 1] for piece in pieces]))
+        for row, generator in zip(logits, generators, strict=True):
+            sampling.draw(row.numpy(), generator)
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def write_tokens(
+    model: LlamaForCausalLM, tokenizer: Tokenizer, pieces: Sequence[bytes], prompt: int, new: int
+) -> Times:
+    """Continue the prompts by `new` tokens in `generate`."""
+    prompts = [piece[:prompt].decode(errors="ignore") for piece in pieces]  # without a character that the cut broke
+    options = GenerationConfig(
+        max_new_tokens=new,
+        do_sample=True,
+        temperature=TEMPERATURE,
+        top_k=0,
+        pad_token_id=model.config.pad_token_id,
+    )
+    clock = Clock()
+    encodings = tokenizer.encode_batch(prompts)
+    model.generate(
+        torch.tensor([one.ids for one in encodings]),
+        attention_mask=torch.tensor([one.attention_mask for one in encodings]),
+        generation_config=options,
+        stopping_criteria=StoppingCriteriaList([clock]),
+    )
+    return clock.times
+
+
+class Clock(StoppingCriteria):
+    """Notes when each token was drawn, and never stops."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.times: Times = []
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """One token of every sequence is there."""
+        self.times.append(time.perf_counter() - self.started)
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool)
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """Machine, systems and one row per batch size and system."""
+    machine, ours, theirs = report["machine"], report["aunet"], report["bpe"]
+    lines = [
+        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}, load average {machine['load_before']:.2f} before and "
+        f"{machine['load_after']:.2f} after; "
+        f"{report['prompt_bytes']}-byte prompts, {report['new_bytes']} new bytes, "
+        f"median (min-max) of {report['repeats']} turns",
+        "",
+        f"- AU-Net: {ours['preset']}, {ours['kernels']}, {ours['bytes_per_deepest_unit']:.2f} bytes per deepest unit, "
+        + _size(ours),
+        f"- BPE: {theirs['vocab_size']} tokens, {theirs['bytes_per_token']:.2f} bytes per token, width "
+        f"{theirs['hidden_size']}, {theirs['layers']} layers, FFN {theirs['ffn_dim']}, tied embeddings, "
+        + _size(theirs),
+        "",
+        f"| sequences | system | first text | all {report['new_bytes']} bytes | bytes/s | characters/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    formats = {
+        "first_text_s": (1e3, " ms"),
+        "all_text_s": (1e3, " ms"),
+        "bytes_per_s": (1, ""),
+        "characters_per_s": (1, ""),
+    }
+    for result in report["results"]:
+        for key, name in {"aunet": "AU-Net", "bpe": "BPE, `generate`"}.items():
+            cells = [_cell(result[key][measure], scale, ",.0f", unit) for measure, (scale, unit) in formats.items()]
+            lines.append(f"| {result['batch']} | {name} | {' | '.join(cells)} |")
+        cells = [_cell(result["ratio"][measure], 1, ".2f", "") for measure in formats]
+        lines.append(f"| {result['batch']} | AU-Net / BPE | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _size(system: dict[str, Any]) -> str:
+    return (
+        f"{system['flops_per_byte'] / 1e6:.1f} MFLOP/byte, {system['parameters'] / 1e6:.1f}M parameters, "
+        f"{system['weights_bytes'] / 2**20:.0f} MiB of weights"
+    )
+
+
+def _cell(values: dict[str, float], scale: float, form: str, unit: str) -> str:
+    median, low, high = (format(scale * values[key], form) for key in ("median", "min", "max"))
+    return f"{median}{unit} ({low}-{high})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The benchmarks whose numbers stand in the documentation run, at a tiny size."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aunet.model.flops import flops_per_byte
+from aunet.presets import load_run
+from tests.runs import environment
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TINY = ["--preset", "aunet2-2m", "--vocab", "1000", "--prompt-bytes", "40", "--new", "24", "--threads", "1"]
+
+
+def test_the_comparison_with_bpe_is_consistent(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    path = tmp_path / "bpe.json"
+    command = [sys.executable, str(BENCHMARKS / "bpe.py"), *TINY, "--batches", "1", "3", "--repeats", "2"]
+    done = subprocess.run([*command, "--json", str(path)], capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.read_text())
+    assert set(report) == {"machine", "text", "aunet", "bpe", "prompt_bytes", "new_bytes", "repeats", "results"}
+
+    ours, theirs = report["aunet"], report["bpe"]
+    run = load_run("aunet2-2m", [])
+    assert ours["flops_per_byte"] == flops_per_byte(run.model, run.data.seq_len)
+    assert theirs["flops_per_byte"] == pytest.approx(ours["flops_per_byte"], rel=0.05)
+    assert theirs["vocab_size"] == 1000
+    assert 1 < theirs["bytes_per_token"] < ours["bytes_per_deepest_unit"] < 7
+    width, ffn, layers = theirs["hidden_size"], theirs["ffn_dim"], theirs["layers"]
+    matrices = theirs["vocab_size"] * width + layers * (4 * width**2 + 3 * width * ffn)
+    attention = layers * width * run.data.seq_len / theirs["bytes_per_token"]
+    assert theirs["flops_per_byte"] == pytest.approx(6 * (matrices + attention) / theirs["bytes_per_token"])
+    assert theirs["parameters"] == matrices + (2 * layers + 1) * width
+    assert all(system["weights_bytes"] == 4 * system["parameters"] for system in (ours, theirs))
+
+    assert [result["batch"] for result in report["results"]] == [1, 3]
+    per_character = report["text"]["bytes_per_character"]
+    for result in report["results"]:
+        assert result["tokens"] == round(24 / theirs["bytes_per_token"])
+        steps = {"aunet": (24, 1.0), "bpe": (result["tokens"], theirs["bytes_per_token"])}
+        for system, (ids, size) in steps.items():
+            found = result[system]
+            assert all(0 < one["min"] <= one["median"] <= one["max"] for one in found.values())
+            assert found["all_text_s"]["min"] > found["first_text_s"]["min"]
+            for end in ("min", "max"):
+                rate = found["bytes_per_s"][end]
+                assert found["characters_per_s"][end] == pytest.approx(rate / per_character)
+                # Between the first id and the last, of two turns: no faster than all the rest in the shortest time.
+                assert rate * found["all_text_s"]["max"] > result["batch"] * size * (ids - 1)
+        for measure, ratio in result["ratio"].items():
+            a, b = result["aunet"][measure], result["bpe"][measure]
+            assert a["min"] / b["max"] <= ratio["min"] <= ratio["max"] <= a["max"] / b["min"]
+
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 2 * 3
+    assert len({row.count("|") for row in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--vocab", "10"], "--vocab: 10"),
+        (["--batches", "0"], "--batches: 0"),
+        (["--batches", "5000"], "--batches: the held-out text has no 5000 pieces"),
+        (["--json", "nowhere/bpe.json"], "--json: there is no directory nowhere"),
+        (["--preset", "aunet9"], "aunet9"),
+    ],
+)
+def test_bad_flags_get_one_line(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    from benchmarks import bpe
+
+    with pytest.raises(SystemExit) as caught:
+        bpe.main([*TINY, *arguments])
+    # argparse writes its line itself and exits with 2; other errors are the line.
+    line = capsys.readouterr().err.splitlines()[-1] if caught.value.code == 2 else str(caught.value.code)
+    assert named in line
+    assert "\n" not in line
