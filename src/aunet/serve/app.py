@@ -176,7 +176,12 @@ def _operations(worker: Worker, metrics: Metrics) -> APIRouter:
 def _streamed(whole: type[Any], piece: type[Any] | None = None) -> dict[int | str, dict[str, Any]]:
     """The success of an endpoint that can stream."""
     name = (piece or whole).__name__
-    events = {"type": "string", "description": f"events whose data is a {name}, an error or [DONE]"}
+    events = {
+        "type": "object",
+        "description": "an event",
+        "properties": {"data": {"type": "string", "description": f"a {name}, an error, or [DONE] at the end"}},
+        "required": ["data"],
+    }
     return {200: {"model": whole, "content": {"text/event-stream": {"schema": events}}}}
 
 

@@ -96,7 +96,7 @@ def failed() -> APIError:
 
 def outcome(status: int) -> str:
     """The name of a status in the metrics."""
-    names = {401: "unauthorized", 429: "rejected", 503: "stopped", 504: "timeout"}
+    names = {401: "unauthorized", 429: "rejected", 499: "disconnected", 503: "stopped", 504: "timeout"}
     return names.get(status, "ok" if status < 400 else "invalid" if status < 500 else "failed")
 
 

@@ -30,9 +30,13 @@ class Patience:
         """The result of `work`; it is cancelled when the time is over: APIError."""
         try:
             async with asyncio.timeout_at(self._deadline):
-                return await work
+                result = await work
         except TimeoutError:
             raise too_slow(self._seconds) from None
+        # Work that never has to wait is never interrupted.
+        if asyncio.get_running_loop().time() > self._deadline:
+            raise too_slow(self._seconds)
+        return result
 
     async def wait_for(self, work: Awaitable[T]) -> T:
         """The same before anything has been sent: `work` is also cancelled when the client disconnects: `Gone`."""
