@@ -62,7 +62,9 @@ class AUNetCache:
             self.last_BV = self.session.step(self.state, [int(row[0]) for row in ids])
             return self.last_BV.split(1)
         found = self.session.extend(self.state, ids)
-        self.last_BV = torch.stack([x[-1] if len(x) else last for x, last in zip(found, self.last_BV, strict=True)])
+        self.last_BV = torch.stack(
+            [x[-1] if len(x) else last.to(x.dtype) for x, last in zip(found, self.last_BV, strict=True)]
+        )
         return found
 
     def copy(self, members: Sequence[int]) -> "AUNetCache":

@@ -25,8 +25,8 @@ from aunet.hf.cache import AUNetCache
 from aunet.hf.config import AUNetConfig
 from aunet.hf.generation import ByteGeneration, byte_generation
 from aunet.hf.hub import complete, push
+from aunet.hf.reading import Reader
 from aunet.hf.rows import columns_of, packed, rows_of, targets_of
-from aunet.infer.session import Session
 from aunet.model.aunet import AUNet
 from aunet.model.directory import WEIGHTS
 from aunet.splitting import splitter
@@ -54,7 +54,7 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
         # do, finds it replaced in `network` too.
         self._modules, network._modules = network._modules, {}
         self.__dict__["_childless"] = network
-        self.splitter = splitter(config.architecture.splitter)
+        self.splitter, self.reader = splitter(config.architecture.splitter), Reader()
         self.generation_config = byte_generation()
         self.post_init()
 
@@ -94,8 +94,8 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
         padding id.
         `labels`: ids to predict, -100 to ignore; they are shifted here, so they are usually `input_ids` again. What
         stands at padding is ignored. The loss is the mean, or the sum over `num_items_in_batch`.
-        `use_cache`: also return what the rows have read (`cache`), with which their next ids are read alone. The
-        model prepares itself for reading when a new cache begins; logits from a cache have no gradient.
+        `use_cache`: also return what the rows have read (`cache`), with which their next ids are read alone. Logits
+        from a cache have no gradient.
         `logits_to_keep`: only the last columns, or these.
         """
         if inputs_embeds is not None or input_ids is None:
@@ -110,7 +110,7 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
         if cache is not None or use_cache:
             if labels is not None:
                 raise AUNetError("labels: a cache is for generation and has no gradient; leave out use_cache and cache")
-            cache = cache or AUNetCache.empty(Session(self.network, self.splitter), len(rows.ids))
+            cache = cache or AUNetCache.empty(self.reader.session(self.network, self.splitter), len(rows.ids))
             return CausalLMOutputWithPast(logits=cache.read(rows, columns), cache=cache)
         device = self.head.weight.device
         logits_TV = self.network(*packed(rows.ids, self.splitter, device))

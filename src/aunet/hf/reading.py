@@ -1,0 +1,57 @@
+"""The network prepared for reading, which takes as long as reading hundreds of bytes and is kept while it is valid.
+
+The weights of a model of `transformers` may change at any time and in any way: by an optimizer, by averages of weights
+that are swapped in, by adapters. So what is kept is valid while the bits of all weights are the same, which is checked
+at the speed of memory when a prompt is read.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aunet.infer.native.build import available
+from aunet.infer.native.kernels import KINDS, NativeKernels
+from aunet.infer.session import Session
+from aunet.model.aunet import AUNet
+from aunet.splitting import Splitter
+
+
+class Reader:
+    """Gives the session of a network."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[object, Session] | None = None
+
+    def session(self, network: AUNet, splitter: Splitter) -> Session:
+        """The session of these weights; on a CPU by compiled kernels, where they can be had."""
+        weights = [_bits(parameter) for parameter in network.parameters()]
+        marks = network.head.weight.device, network.head.weight.dtype, torch.stack(weights).tolist()
+        if self._kept is None or self._kept[0] != marks:
+            kernels = NativeKernels(network) if _plain(network) and available() else None
+            self._kept = marks, Session(network, splitter, kernels)
+        return self._kept[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reader, ()  # the copy of a model prepares itself
+
+
+@torch.no_grad()
+def _bits(weight: Tensor) -> Tensor:
+    """A number that changes with any bit of a weight."""
+    flat = weight.detach().reshape(-1)
+    if flat.storage_offset() * flat.element_size() % 8:  # a part of another tensor that cannot be read in words
+        flat = flat.clone()
+    whole = flat.numel() * flat.element_size() // 8 * 8 // flat.element_size()
+    return flat[:whole].view(torch.int64).sum() + flat[whole:].double().sum().view(torch.int64)
+
+
+def _plain(network: AUNet) -> bool:
+    """Whether the compiled kernels know all there is to know: they take weights from the modules of `AUNet` itself."""
+    weight = network.head.weight
+    kinds = {type(module) for module in AUNet.on_meta(network.config).modules()}
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype in KINDS
+        and all(type(module) in kinds for module in network.modules())
+    )
