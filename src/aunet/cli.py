@@ -188,6 +188,8 @@ def serve(
     port: Annotated[int, typer.Option(help="0: any free port.")] = 8000,
     name: Annotated[str | None, typer.Option(help="What clients call the model; its directory by default.")] = None,
     device: DeviceOption = "cpu",
+    weights: WeightsOption = "fp32",
+    native: NativeOption = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="AUNET_API_KEY", help="Asked for by everything under /v1.")
     ] = None,
@@ -200,13 +202,14 @@ def serve(
     drain_seconds: Annotated[float, typer.Option(help="For running requests after SIGTERM or SIGINT.")] = 10.0,
 ) -> None:
     """Serve a model: OpenAI's interface, a page to try it, metrics."""
+    import aunet
     from aunet.serve.run import run_server
     from aunet.serve.settings import Settings
 
     settings = Settings(
         slots, queue, max_prompt_bytes, max_new_bytes, max_scored_bytes, max_seconds, drain_seconds, api_key
     )
-    run_server(model, name, host, port, device, settings)
+    run_server(aunet.load(model, device, weights, native), name or model.resolve().name, host, port, settings)
 
 
 @convert_app.command()

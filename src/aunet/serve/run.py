@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import socket
-from pathlib import Path
 
 import uvicorn
 
@@ -18,14 +17,12 @@ GRACE = 5.0
 """Seconds that connections have to take their last bytes after the answers have been cut off."""
 
 
-def run_server(model: Path, name: str | None, host: str, port: int, device: str, settings: Settings) -> None:
-    """Serve a model directory until SIGTERM or SIGINT; AUNetError for what cannot be served or where."""
-    loaded = LanguageModel.load(model, device=device)
-    name = name or model.resolve().name
+def run_server(model: LanguageModel, name: str, host: str, port: int, settings: Settings) -> None:
+    """Serve a model until SIGTERM or SIGINT; AUNetError where nobody can listen, or if the engine has failed."""
     with _listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         print(f"serving {name} at http://{shown}:{listener.getsockname()[1]}", flush=True)
-        app = create_app(Engine(loaded.session(), slots=settings.slots), name, settings)
+        app = create_app(Engine(model.session(), slots=settings.slots), name, settings)
         config = uvicorn.Config(
             app,
             ws="none",
