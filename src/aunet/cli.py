@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 convert_app = typer.Typer(help="Read checkpoints of other implementations.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
+bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory, such as train.out of a run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -222,6 +224,44 @@ def lingua(
     from aunet.model.convert import convert_lingua
 
     Console().print(convert_lingua(weights, config, out), highlight=False, soft_wrap=True)
+
+
+@bench_app.command()
+def decode(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="aunet2-23m of random weights if none.")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Sequences at a time; may be given again. [1 and 8]")] = None,
+    prompt_bytes: Annotated[int, typer.Option(min=1)] = 200,
+    new_bytes: Annotated[int, typer.Option(min=2)] = 256,
+    repetitions: Annotated[int, typer.Option(min=1)] = 5,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    device: DeviceOption = "cpu",
+    weights: WeightsOption = "fp32",
+    native: NativeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """First byte and bytes per second, alone and in a batch, along real text."""
+    import torch
+
+    from aunet.bench import decode as bench
+    from aunet.language_model import LanguageModel
+    from aunet.presets import load_run
+
+    torch.set_num_threads(threads)
+    if model is None:
+        loaded = LanguageModel.random(load_run("aunet2-23m", []).model, weights=weights, native=native)
+    else:
+        loaded = LanguageModel.load(model, device, weights, native)
+    batches = batch or [1, 8]
+    if min(batches) < 1:
+        raise ConfigError(f"--batch: {min(batches)} is not at least 1")
+    found, peaks = bench.measure(loaded, batches, prompt_bytes, new_bytes, repetitions)
+    values = bench.to_json(found, peaks, loaded, prompt_bytes, new_bytes)
+    if as_json:
+        print(json.dumps(values))
+    else:
+        Console().print(bench.table(values, batches))
 
 
 def _argument(text: str) -> bytes:

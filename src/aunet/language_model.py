@@ -238,7 +238,7 @@ class LanguageModel:
         levels_T = np.concatenate([[self.config.depth], levels_n])
         session.extend(session.start(1), [[BOS, *data]], [levels_T], hidden)
         stages = []
-        for s, vectors_UD in enumerate(reversed(hidden)):
+        for s, vectors_UD in enumerate(hidden):
             # Position t reads byte t - 1, so a unit pooled at position t ends before byte t.
             ends = np.flatnonzero(levels_T >= s).tolist()
             starts = [0, *ends[:-1]]

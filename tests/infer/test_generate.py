@@ -19,6 +19,7 @@ from aunet.infer.sampling import Sampling
 from aunet.infer.state import State
 from aunet.infer.writer import Writer
 from aunet.language_model import LanguageModel
+from aunet.splitting import splitter
 from tests.model.packs import small_config, small_model
 
 
@@ -35,6 +36,7 @@ class Script:
 
     class Context:
         seen = 0
+        stream = splitter("").stream()
 
         def __init__(self, script: list[int]) -> None:
             self.script = script

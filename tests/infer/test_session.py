@@ -14,10 +14,10 @@ from torch import Tensor
 from aunet.bytes import BOS
 from aunet.config import AUNetConfig
 from aunet.infer.eager import lay_out_for_reading
-from aunet.infer.kernels import Reading
 from aunet.infer.native.build import available
 from aunet.infer.native.kernels import NativeKernels
 from aunet.infer.session import Session
+from aunet.infer.state import Context
 from aunet.splitting import splitter
 from tests.model.packs import RULES, small_config, small_model
 
@@ -197,14 +197,14 @@ def test_a_copy_is_independent(stages: int) -> None:
 def test_a_deeper_stage_runs_only_for_complete_units(monkeypatch: pytest.MonkeyPatch) -> None:
     model = session(4, RULES[3], "plain")
     runs: list[tuple[int, int]] = []
-    original = model.kernels.blocks
+    original = model.kernels.read
 
-    def counted(stage: int, up: bool, x_TD: Tensor, reading: Reading) -> Tensor:
-        if not up:
-            runs.append((stage, x_TD.shape[0]))
-        return original(stage, up, x_TD, reading)
+    def counted(contexts: Sequence[Context], *rest: Any) -> tuple[Tensor, list[Tensor]]:
+        logits_TV, outputs = original(contexts, *rest)
+        runs.extend((s, output.shape[0]) for s, output in enumerate(outputs))
+        return logits_TV, outputs
 
-    monkeypatch.setattr(model.kernels, "blocks", counted)
+    monkeypatch.setattr(model.kernels, "read", counted)
     text = b"one two three four five. "
     state = model.start(2)
     model.extend(state, [[BOS], [BOS]])

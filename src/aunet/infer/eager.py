@@ -5,20 +5,26 @@ heads, R query heads that share one of these, K head width, S kept positions, B 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aunet.infer.kernels import Indices, Reading
 from aunet.infer.pages import SLOTS, Memory, Page
+from aunet.infer.state import Context
 from aunet.model.attention import attention
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Block, Rotation
 from aunet.model.layout import Pooling
 from aunet.model.upsampling import Stepper
+
+Indices = npt.NDArray[np.int64]
+Levels = npt.NDArray[np.uint8]
 
 QUERIES = 128
 """Queries that read a long memory together; bounds the mask at QUERIES times the keys."""
@@ -40,6 +46,32 @@ def lay_out_for_reading(model: AUNet) -> AUNet:
     return model
 
 
+@dataclass(frozen=True)
+class Reading:
+    """New positions of a stage, and what all its blocks need to know of them: worked out once."""
+
+    memories: Sequence[Memory]
+    """Of the sequences that have new positions; there is room for these."""
+    new: Sequence[int]
+    """How many each."""
+    window: int | None
+
+    @cached_property
+    def seen(self) -> list[int]:
+        """Positions of each before."""
+        return [memory.seen for memory in self.memories]
+
+    @cached_property
+    def one(self) -> bool:
+        """Whether there is one new position of each."""
+        return max(self.new) == 1
+
+    @cached_property
+    def position_T(self) -> Indices:
+        """Where each new position is in its sequence."""
+        return np.concatenate([np.arange(seen, seen + n) for seen, n in zip(self.seen, self.new, strict=True)])
+
+
 class EagerKernels:
     """`Kernels` in torch operations. What can be folded is folded once: the weights must not change meanwhile."""
 
@@ -52,29 +84,95 @@ class EagerKernels:
             self._steppers: list[Stepper] = [cast(Stage, stage).upsample.stepper() for stage in model.stages]
         self._tables: list[Rotation | None] = [None] * len(model.config.stages)
 
-    def embed(self, ids_T: Indices) -> Tensor:
-        """Ids to [T, D]."""
-        return self.model.embedding(torch.from_numpy(ids_T).to(self.device))
+    def read(
+        self, contexts: Sequence[Context], ids: Sequence[int], levels: Sequence[int], new: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits [T, V] and the outputs of the stages; the counterpart of `AUNet.forward`."""
+        outputs: list[Tensor] = []
+        x_TD = self.model.embedding(torch.tensor(ids, device=self.device))
+        x_TD = self._run(0, x_TD, np.asarray(levels, dtype=np.uint8), contexts, new, outputs)
+        return self.model.logits_of(x_TD), outputs[::-1]
 
-    def blocks(self, stage: int, up: bool, x_TD: Tensor, reading: Reading) -> Tensor:
-        """The blocks of one way through a stage; keeps keys and values."""
-        if stage == self.model.config.depth:
-            blocks, first = self.model.trunk.blocks, 0
+    def _run(
+        self,
+        s: int,
+        x_TD: Tensor,
+        levels_T: Levels,
+        contexts: Sequence[Context],
+        new: Sequence[int],
+        outputs: list[Tensor],
+    ) -> Tensor:
+        """Stage s and everything below it; appends their outputs, the deepest first."""
+        memories = [context.memories[s] for context in contexts]
+        for memory, n in zip(memories, new, strict=True):
+            memory.reserve(n, lambda: self._page(s))
+        reading = Reading(memories, new, self.model.config.stages[s].window)
+        rotate_by = self._rotation(s, reading)
+        if s == self.model.config.depth:
+            x_TD = _through(self.model.trunk.blocks, 0, x_TD, rotate_by, reading)
         else:
-            ways = cast(Stage, self.model.stages[stage])
-            blocks, first = (ways.expand, len(ways.contract)) if up else (ways.contract, 0)
-        rotate_by = self._rotation(stage, reading)
-        for layer, block in enumerate(cast(Iterable[Block], blocks), first):
-            attend = lambda q, k, v, layer=layer: _attend(layer, q, k, v, reading)  # noqa: E731
-            x_TD = block.extend(x_TD, rotate_by, attend)
+            stage = cast(Stage, self.model.stages[s])
+            x_TD = _through(stage.contract, 0, x_TD, rotate_by, reading)
+            x_TD = self._deeper(s, x_TD, levels_T, contexts, reading, outputs)
+            x_TD = _through(stage.expand, len(stage.contract), x_TD, rotate_by, reading)
+        for memory, n in zip(memories, new, strict=True):
+            memory.seen += n
+        outputs.append(x_TD)
         return x_TD
 
-    def pool(self, stage: int, x_UD: Tensor) -> Tensor:
-        """Vectors at pool positions to [U, E]."""
-        pool = cast(Stage, self.model.stages[stage]).pool
-        return pool.project(pool.norm(x_UD))
+    def _deeper(
+        self,
+        s: int,
+        x_TD: Tensor,
+        levels_T: Levels,
+        contexts: Sequence[Context],
+        reading: Reading,
+        outputs: list[Tensor],
+    ) -> Tensor:
+        """Pool what reached the next stage, run it, and add what comes back: [T, D]."""
+        stage, memories, new = cast(Stage, self.model.stages[s]), reading.memories, reading.new
+        kept_U = np.flatnonzero(levels_T > s)
+        ends = np.cumsum(new)
+        pooled = np.diff(np.searchsorted(kept_U, [0, *ends])).tolist()
+        segment_T, offset_T = _segments(kept_U, new, [memory.offset for memory in memories])
+        units_UE = x_TD[:0]  # none
+        if len(kept_U):
+            kept_UD = x_TD if len(kept_U) == len(levels_T) else x_TD[torch.from_numpy(kept_U).to(self.device)]
+            deeper = [(context, n) for context, n in zip(contexts, pooled, strict=True) if n]
+            units_UE = self._run(
+                s + 1,
+                stage.pool.project(stage.pool.norm(kept_UD)),
+                levels_T[kept_U],
+                [context for context, _ in deeper],
+                [n for _, n in deeper],
+                outputs,
+            )
+        # Rows of the coarse vectors: the last one of each sequence that still needs it, then the new ones.
+        old = [i for i, memory in enumerate(memories) if memory.coarse_E is not None and offset_T[ends[i] - new[i]] > 0]
+        coarse = [memories[i].coarse_E for i in old]
+        row = np.full(len(memories) + len(kept_U), -1)
+        row[old] = np.arange(len(old))
+        row[len(memories) :] = len(old) + np.arange(len(kept_U))
+        stacked = [torch.stack([x for x in coarse if x is not None])] if coarse else []
+        coarse_CE = torch.cat([*stacked, *([units_UE] if len(kept_U) else [])])
+        x_TD = self._upsample(s, x_TD, coarse_CE, row[segment_T], offset_T)
+        unit = 0
+        for i, (memory, n) in enumerate(zip(memories, pooled, strict=True)):
+            unit += n
+            memory.offset = int(offset_T[ends[i] - 1]) + 1
+            if n:
+                memory.coarse_E = units_UE[unit - 1].clone()
+        return x_TD
 
-    def upsample(self, stage: int, x_TD: Tensor, coarse_CE: Tensor, source_T: Indices, offset_T: Indices) -> Tensor:
+    def _page(self, s: int) -> Page:
+        config = self.model.config.stages[s]
+        blocks = config.layers * (1 if s == self.model.config.depth else 2)
+        # Zeros, because a slot that a mask hides is still multiplied by 0, and whatever memory held may be NaN.
+        return Page(
+            torch.zeros((blocks, 2, config.kv_heads, SLOTS, config.head_dim), dtype=self.dtype, device=self.device)
+        )
+
+    def _upsample(self, stage: int, x_TD: Tensor, coarse_CE: Tensor, source_T: Indices, offset_T: Indices) -> Tensor:
         """Add to each position its part of its coarse vector."""
         if len(source_T) <= SLOTS:
             # Few positions: the time is the number of small operations.
@@ -87,10 +185,6 @@ class EagerKernels:
         arrays = (np.flatnonzero(offset_T == 0), source_T, modulo_T, order_T, slices_P)
         pooling = Pooling(*(torch.from_numpy(array).to(self.device) for array in arrays))
         return x_TD + cast(Stage, self.model.stages[stage]).upsample(coarse_CE, pooling)
-
-    def logits(self, x_TD: Tensor) -> Tensor:
-        """[T, V]."""
-        return self.model.logits_of(x_TD)
 
     def _rotation(self, stage: int, reading: Reading) -> Rotation:
         """Rotary angles of the new positions; those of single positions are looked up."""
@@ -201,3 +295,29 @@ def _keep(layer: int, memory: Memory, k_mGK: Tensor, v_mGK: Tensor) -> None:
         page.keys[layer][:, slot : slot + count] = k_mGK[done : done + count].transpose(0, 1)
         page.values[layer][:, slot : slot + count] = v_mGK[done : done + count].transpose(0, 1)
         done += count
+
+
+def _through(blocks: nn.ModuleList, first: int, x_TD: Tensor, rotate_by: Rotation, reading: Reading) -> Tensor:
+    """Some blocks of a stage, which are its layers from `first` on."""
+    for layer, block in enumerate(cast(Iterable[Block], blocks), first):
+        attend = lambda q, k, v, layer=layer: _attend(layer, q, k, v, reading)  # noqa: E731
+        x_TD = block.extend(x_TD, rotate_by, attend)
+    return x_TD
+
+
+def _segments(kept_U: npt.NDArray[np.intp], new: Sequence[int], offsets: Sequence[int]) -> tuple[Indices, Indices]:
+    """Coarse row and true offset of every new position.
+
+    Rows 0 .. B-1 are the sequences' last coarse vectors, which go on until a sequence's first pooled position; rows
+    from B on are the new units in order.
+    """
+    total, members = sum(new), len(new)
+    index_T = np.arange(total)
+    first_B = np.cumsum([0, *new])[:-1]
+    member_T = np.repeat(np.arange(members), new)
+    unit_T = np.searchsorted(kept_U, index_T, side="right") - 1
+    position_T = np.where(unit_T >= 0, kept_U[unit_T], -1) if len(kept_U) else np.full(total, -1)
+    own_T = position_T >= first_B[member_T]
+    segment_T = np.where(own_T, members + unit_T, member_T)
+    offset_T = np.where(own_T, index_T - position_T, np.asarray(offsets)[member_T] + index_T - first_B[member_T])
+    return segment_T.astype(np.int64), offset_T.astype(np.int64)

@@ -12,16 +12,21 @@ from dataclasses import dataclass, field
 
 from aunet.bytes import BOS, EOS
 from aunet.errors import ConfigError
+from aunet.infer.drafts import ORDERS, Drafts
+from aunet.infer.pages import SLOTS
 from aunet.infer.prompts import PromptCache
 from aunet.infer.request import ByteScore, Event, Request
 from aunet.infer.session import Session
 from aunet.infer.state import Context, State
 from aunet.infer.writer import Logits, Writer, score_of
+from aunet.splitting import Stream
 
 PIECE = 512
 """Prompts are kept for other requests at every multiple of so many bytes, and at their ends."""
 PROMPT_BYTES = 2048
 """Bytes of prompts read in a round while others are being written."""
+REACH = max(ORDERS)
+"""Bytes that guesses depend on."""
 HOLD = 8
 """Rounds that a sequence waits at most for others that complete a unit too."""
 
@@ -37,9 +42,14 @@ class EngineCounters:
     new_bytes: int = 0
     rounds: int = 0
     """Rounds in which a byte was read."""
+    passes: int = 0
+    """Times that a sequence read its newest byte, with what was guessed after it."""
+    guessed_bytes: int = 0
+    accepted_bytes: int = 0
+    """Guesses, and those of them that the model wrote indeed."""
 
 
-@dataclass
+@dataclass(eq=False)  # sequences are told apart, not compared
 class _Sequence:
     """A request that has a place."""
 
@@ -48,6 +58,8 @@ class _Sequence:
     to_read: list[int]
     """Ids of the prompt, or the newest byte."""
     levels: list[int] = field(default_factory=list)
+    after: Stream = field(init=False)
+    """The splitter after the newest byte; the context's own is before it until it is read."""
     done: bytes = b""
     """What was read of the prompt, and of the continuation behind it."""
     held: int = 0
@@ -65,18 +77,29 @@ class Engine:
 
     `slots`: requests that are worked on together; others wait in order. `prompt_cache`: bytes of keys and values kept
     for requests that begin alike. `invariant`: read every sequence by itself, so that not even the last bit of a
-    logit depends on what else is going on; slower, unless the session's kernels are invariant anyway.
+    logit depends on what else is going on; slower, unless the session's kernels are invariant anyway. `drafts`: guess
+    up to `guesses` bytes and read them with the newest one; a guess that is not what the model draws is taken back, so
+    what is written is the same.
     """
 
     def __init__(
-        self, session: Session, slots: int = 64, prompt_cache: int = 256 << 20, invariant: bool = False
+        self,
+        session: Session,
+        slots: int = 64,
+        prompt_cache: int = 256 << 20,
+        invariant: bool = False,
+        drafts: Drafts | None = None,
+        guesses: int = 8,
     ) -> None:
         if slots < 1:
             raise ConfigError(f"slots: {slots} is not at least 1")
+        if not 1 <= guesses <= SLOTS:
+            raise ConfigError(f"guesses: {guesses} is not from 1 to {SLOTS}")
         self.session, self.slots = session, slots
         self.prompts = PromptCache(prompt_cache)
         self.counters = EngineCounters()
         self._alone = invariant and not session.kernels.invariant
+        self._drafts, self._guesses = (None if self._alone else drafts), guesses
         self._waiting: deque[Writer] = deque()
         self._sequences: list[_Sequence] = []
 
@@ -133,10 +156,12 @@ class Engine:
                 self.counters.cached_prompt_bytes += len(read.data)
                 sequence = _Sequence(writer, read.context.copy(), list(prompt[len(read.data) :]), done=read.data)
             self._sequences.append(sequence)
+            if self._drafts:
+                self._drafts.read(prompt)
             if writer.request.echo and not scored:
                 events.append(writer.echo())
             if read is not None and read.data == prompt:
-                events += self._write(sequence, read.logits_V[None])
+                events += self._write(sequence, read.logits_V)
         self._waiting.extendleft(reversed(postponed))
         return events
 
@@ -180,7 +205,7 @@ class Engine:
                 if not sequence.to_read:
                     events.append(sequence.writer.echo(sequence.scores))
             if not sequence.to_read:
-                events += self._write(sequence, logits_nV[-1:])
+                events += self._write(sequence, logits_nV[-1])
         return events
 
     def _read_bytes(self) -> list[Event]:
@@ -194,12 +219,39 @@ class Engine:
                 sequence.held += 1
             writing = [sequence for sequence in writing if not any(sequence.levels)]
         self.counters.rounds += 1
+        self.counters.passes += len(writing)
+        for sequence in writing:
+            sequence.held = 0
+        if self._drafts:
+            return self._read_guesses(writing, self._drafts)
         events: list[Event] = []
         rows = self._extend(writing, [s.to_read for s in writing], [s.levels for s in writing])
         for sequence, logits_nV in zip(writing, rows, strict=True):
             sequence.done += bytes(sequence.to_read)
-            sequence.held = 0
-            events += self._write(sequence, logits_nV)
+            sequence.context.stream = sequence.after
+            self._go_on(sequence, self._draw(sequence, logits_nV[-1], events))
+        return events
+
+    def _read_guesses(self, writing: Sequence[_Sequence], drafts: Drafts) -> list[Event]:
+        """Read newest bytes and guesses behind them; what the model does not draw is taken back."""
+        ids, levels = [], []
+        for sequence in writing:
+            guesses = drafts.guess(sequence.done[-REACH:] + bytes(sequence.to_read), self._guesses)
+            ids.append([*sequence.to_read, *guesses])
+            levels.append([*sequence.levels, *map(sequence.after.push, guesses)])
+        parts, rewinds = self.session.try_out([sequence.context for sequence in writing], ids, levels)
+        events: list[Event] = []
+        for sequence, read, part, rewind in zip(writing, ids, parts, rewinds, strict=True):
+            for kept, logits_V in enumerate(part.float().cpu().numpy(), 1):
+                drafts.follow(sequence.done[-REACH:], read[kept - 1])
+                sequence.done += bytes(read[kept - 1 : kept])
+                chosen = self._draw(sequence, logits_V, events)
+                if chosen is None or read[kept : kept + 1] != [chosen]:
+                    break
+            self.counters.guessed_bytes += len(read) - 1
+            self.counters.accepted_bytes += kept - 1
+            rewind.keep(kept)
+            self._go_on(sequence, chosen)
         return events
 
     def _extend(
@@ -217,18 +269,29 @@ class Engine:
             parts = self.session.extend(State(contexts), ids, levels)
         return [part.float().cpu().numpy() for part in parts]
 
-    def _write(self, sequence: _Sequence, logits_nV: Logits) -> list[Event]:
-        """Draw the next byte of a sequence that has read everything so far."""
-        chosen = sequence.writer.choose(logits_nV[-1])
+    def _write(self, sequence: _Sequence, logits_V: Logits) -> list[Event]:
+        """The first byte behind a prompt."""
+        events: list[Event] = []
+        self._go_on(sequence, self._draw(sequence, logits_V, events))
+        return events
+
+    def _draw(self, sequence: _Sequence, logits_V: Logits, events: list[Event]) -> int | None:
+        """The next byte of a sequence, or None where it ends."""
+        chosen = sequence.writer.choose(logits_V)
         event = sequence.writer.take(chosen)
         if chosen != EOS:
             self.counters.new_bytes += 1
-        if event.finish is None:
-            sequence.to_read = [chosen]
-            sequence.levels = self.session.levels(sequence.context, sequence.to_read)
-        else:
+        if event.text or event.data or event.finish:
+            events.append(event)
+        return None if event.finish else chosen
+
+    def _go_on(self, sequence: _Sequence, chosen: int | None) -> None:
+        """Read this byte next, or leave."""
+        if chosen is None:
             self._sequences.remove(sequence)
-        return [event] if event.text or event.data or event.finish else []
+            return
+        sequence.to_read, sequence.after = [chosen], sequence.context.stream.copy()
+        sequence.levels = [sequence.after.push(chosen)]
 
 
 def _kept_in_common(a: bytes, b: bytes) -> int:

@@ -59,7 +59,9 @@ class Memory:
     offset: int = 0
     """Distance of the next position from the pool position of that vector."""
     table: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    """Addresses of the pages, for the kernels."""
+    """Addresses of the pages, for kernels that are not Python;"""
+    where: int = 0
+    """and the address of this table."""
 
     def reserve(self, new: int, make: MakePage) -> None:
         """Pages for the next `new` positions; lets go of those that no position sees after going back SLOTS at most."""
@@ -79,11 +81,22 @@ class Memory:
             self.pages.append(make())
             changed = True
         if changed:
-            self.table = np.array([page.address for page in self.pages], dtype=np.int64)
+            self._tabulate()
+
+    def go_back(self, seen: int) -> None:
+        """Forget the last positions, SLOTS at most; their slots are written over."""
+        self.seen = seen
+        if len(self.pages) > -(-seen // SLOTS) - self.first:
+            del self.pages[-(-seen // SLOTS) - self.first :]
+            self._tabulate()
 
     def visible(self, position: int) -> int:
         """The first position that this one sees."""
         return 0 if self.window is None else max(0, position - self.window + 1)
+
+    def _tabulate(self) -> None:
+        self.table = np.array([page.address for page in self.pages], dtype=np.int64)
+        self.where = self.table.ctypes.data
 
     def copy(self) -> "Memory":
         """An independent memory of the same positions."""

@@ -48,8 +48,10 @@ class Sampling:
             raise AUNetError(f"the score of the next byte is {best}, not a finite number: the model is broken")
         if self.temperature == 0:
             return int(scores_V.argmax())
+        scores_V -= best
         with np.errstate(over="ignore"):  # a temperature near 0 takes the likeliest id
-            weights_V = np.exp((scores_V - best) / self.temperature)
+            scores_V /= self.temperature
+        weights_V = np.exp(scores_V)
         if self.top_k is not None or (self.top_p is not None and self.top_p < 1):
             order_V = np.argsort(-scores_V, kind="stable")
             kept = len(order_V) if self.top_k is None else self.top_k
@@ -59,6 +61,6 @@ class Sampling:
                 before_V = ordered_V.cumsum() - ordered_V
                 weights_V[order_V[before_V >= self.top_p * ordered_V.sum()]] = 0.0
         reached_V = weights_V.cumsum()
-        drawn = int(np.searchsorted(reached_V, generator.random() * reached_V[-1], side="right"))
+        drawn = int(reached_V.searchsorted(generator.random() * reached_V[-1], side="right"))
         # A product may round up to the whole sum; the last id with any weight is meant then.
-        return min(drawn, int(np.flatnonzero(weights_V)[-1]))
+        return drawn if drawn < len(weights_V) else int(weights_V.nonzero()[0][-1])

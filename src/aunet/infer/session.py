@@ -1,7 +1,6 @@
 """Reading byte by byte or in pieces: the forward pass with a memory.
 
-Shapes: B sequences, T new positions of all sequences end to end, D width, U new units of a stage, E its width,
-V vocabulary.
+Shapes: B sequences, T new positions of all sequences end to end, D width of a stage, V vocabulary.
 
 One function reads any number of new bytes of any subset of the sequences (`Session.extend`). A stage runs only for the
 positions that were pooled: byte by byte that is only when a sequence completes a unit, and every other byte takes the
@@ -10,6 +9,8 @@ logits are those of the forward pass over the whole text.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +19,13 @@ from torch import Tensor
 
 from aunet.bytes import BOS
 from aunet.infer.eager import EagerKernels
-from aunet.infer.kernels import Indices, Kernels, Reading
-from aunet.infer.pages import SLOTS, Memory, Page
+from aunet.infer.kernels import Kernels
+from aunet.infer.pages import Memory
 from aunet.infer.state import Context, State
 from aunet.model.aunet import AUNet
 from aunet.splitting import Splitter
 
 Ids = Sequence[int] | npt.NDArray[np.integer]
-Levels = npt.NDArray[np.uint8]
 
 
 class Session:
@@ -62,148 +62,90 @@ class Session:
         self,
         state: State,
         ids: Sequence[Ids],
-        levels: Sequence[Sequence[int] | npt.NDArray[np.integer]] | None = None,
+        levels: Sequence[Ids] | None = None,
         hidden: list[Tensor] | None = None,
     ) -> list[Tensor]:
         """Read new ids of every sequence (B lists, some may be empty); returns their next-byte logits, B times [n, V].
 
         `levels`: of these ids, by the splitter if not given; the first id of a sequence must have the highest level.
-        `hidden`: a list to which the output vectors of the stages are appended, the trunk's first, [T, D] each; for
-        one sequence.
+        `hidden`: a list to which the output vectors of the stages are appended, bytes first, [T, D] each; for one
+        sequence.
         """
         if levels is None:
             levels = [self.levels(context, x) for context, x in zip(state.contexts, ids, strict=True)]
         found: list[list[Tensor]] = [[] for _ in ids]
         outputs: list[list[Tensor]] = [[] for _ in self.model.config.stages]
-        for first in range(0, max(map(len, ids), default=0), self.kernels.rows):
+        size = self.kernels.rows
+        for first in range(0, max(map(len, ids), default=0), size):
             members = [b for b, x in enumerate(ids) if len(x) > first]
-            pieces = [np.asarray(ids[b][first : first + self.kernels.rows], dtype=np.int64) for b in members]
-            parts = [np.asarray(levels[b][first : first + self.kernels.rows], dtype=np.uint8) for b in members]
+            pieces, parts = ([_integers(of[b][first : first + size]) for b in members] for of in (ids, levels))
             new = [len(piece) for piece in pieces]
-            logits_TV = self._read(
-                [state.contexts[b] for b in members], np.concatenate(pieces), np.concatenate(parts), new, outputs
+            logits_TV, reached = self.kernels.read(
+                [state.contexts[b] for b in members], [*chain(*pieces)], [*chain(*parts)], new
             )
             for b, rows in zip(members, logits_TV.split(new), strict=True):
                 found[b].append(rows)
+            for kept, output in zip(outputs, reached, strict=False):
+                kept.append(output)
         if hidden is not None:
-            hidden += [torch.cat(parts) for parts in reversed(outputs) if parts]
+            hidden += [torch.cat(parts) for parts in outputs if parts]
         nothing = torch.empty((0, self.model.config.vocab_size), dtype=self.kernels.dtype, device=self.device)
         return [rows[0] if len(rows) == 1 else torch.cat(rows) if rows else nothing for rows in found]
+
+    def try_out(
+        self, contexts: Sequence[Context], ids: Sequence[Sequence[int]], levels: Sequence[Sequence[int]]
+    ) -> tuple[list[Tensor], list["Rewind"]]:
+        """Read at least one id of each context; some of the last may be taken back: their logits, and how to do so.
+
+        The levels are given, and the splitters have not moved yet: `Rewind` moves them.
+        """
+        before = [[(m.seen, m.coarse_E, m.offset) for m in context.memories] for context in contexts]
+        new = [len(x) for x in ids]
+        with torch.inference_mode():
+            logits_TV, outputs = self.kernels.read(contexts, [*chain(*ids)], [*chain(*levels)], new)
+        rewinds, firsts = [], [0] * len(outputs)
+        for context, x, of, was in zip(contexts, ids, levels, before, strict=True):
+            counts = [sum(level >= s for level in of) for s in range(len(outputs))]
+            rows = [output[a : a + n] for output, a, n in zip(outputs, firsts, counts, strict=True)]
+            firsts = [a + n for a, n in zip(firsts, counts, strict=True)]
+            rewinds.append(Rewind(context, x, of, was, rows))
+        return list(logits_TV.split(new)), rewinds
 
     @torch.inference_mode()
     def step(self, state: State, ids: Sequence[int]) -> Tensor:
         """Read one id of every sequence; [B, V]."""
         levels = [self.levels(context, [i])[0] for context, i in zip(state.contexts, ids, strict=True)]
-        return self._read(
-            state.contexts, np.array(ids, dtype=np.int64), np.array(levels, dtype=np.uint8), [1] * len(ids), None
-        )
-
-    def _read(
-        self,
-        contexts: Sequence[Context],
-        ids_T: Indices,
-        levels_T: Levels,
-        new: list[int],
-        outputs: list[list[Tensor]] | None,
-    ) -> Tensor:
-        return self.kernels.logits(self._run(0, self.kernels.embed(ids_T), levels_T, contexts, new, outputs))
-
-    def _run(
-        self,
-        s: int,
-        x_TD: Tensor,
-        levels_T: Levels,
-        contexts: Sequence[Context],
-        new: list[int],
-        outputs: list[list[Tensor]] | None,
-    ) -> Tensor:
-        """Stage s and everything below it; the counterpart of `AUNet._run`."""
-        memories = [context.memories[s] for context in contexts]
-        for memory, n in zip(memories, new, strict=True):
-            memory.reserve(n, lambda: self._page(s))
-        reading = Reading(memories, new, self.model.config.stages[s].window)
-        x_TD = self.kernels.blocks(s, False, x_TD, reading)
-        if s < self.model.config.depth:
-            x_TD = self._deeper(s, x_TD, levels_T, contexts, reading, outputs)
-            x_TD = self.kernels.blocks(s, True, x_TD, reading)
-        for memory, n in zip(memories, new, strict=True):
-            memory.seen += n
-        if outputs is not None:
-            outputs[s].append(x_TD)
-        return x_TD
-
-    def _deeper(
-        self,
-        s: int,
-        x_TD: Tensor,
-        levels_T: Levels,
-        contexts: Sequence[Context],
-        reading: Reading,
-        outputs: list[list[Tensor]] | None,
-    ) -> Tensor:
-        """Pool what reached the next stage, run it, and add what comes back: [T, D]."""
-        memories, new = reading.memories, reading.new
-        kept_U = np.flatnonzero(levels_T > s)
-        ends = np.cumsum(new)
-        pooled = np.diff(np.searchsorted(kept_U, [0, *ends])).tolist()
-        segment_T, offset_T = _segments(kept_U, new, [memory.offset for memory in memories])
-        units_UE = x_TD[:0]
-        if len(kept_U):
-            kept_UD = x_TD if len(kept_U) == len(levels_T) else x_TD[torch.from_numpy(kept_U).to(self.device)]
-            deeper = [(context, n) for context, n in zip(contexts, pooled, strict=True) if n]
-            units_UE = self._run(
-                s + 1,
-                self.kernels.pool(s, kept_UD),
-                levels_T[kept_U],
-                [context for context, _ in deeper],
-                [n for _, n in deeper],
-                outputs,
-            )
-        # Rows of the coarse vectors: the last one of each sequence that still needs it, then the new ones.
-        old = [i for i, memory in enumerate(memories) if memory.coarse_E is not None and offset_T[ends[i] - new[i]] > 0]
-        coarse = [memories[i].coarse_E for i in old]
-        row = np.full(len(memories) + len(kept_U), -1)
-        row[old] = np.arange(len(old))
-        row[len(memories) :] = len(old) + np.arange(len(kept_U))
-        stacked = [torch.stack([x for x in coarse if x is not None])] if coarse else []
-        coarse_CE = _joined([*stacked, *([units_UE] if len(kept_U) else [])])
-        x_TD = self.kernels.upsample(s, x_TD, coarse_CE, row[segment_T], offset_T)
-        unit = 0
-        for i, (memory, n) in enumerate(zip(memories, pooled, strict=True)):
-            unit += n
-            memory.offset = int(offset_T[ends[i] - 1]) + 1
-            if n:
-                memory.coarse_E = units_UE[unit - 1].clone()
-        return x_TD
-
-    def _page(self, s: int) -> Page:
-        config = self.model.config.stages[s]
-        blocks = config.layers * (1 if s == self.model.config.depth else 2)
-        # Zeros, because a slot that a mask hides is still multiplied by 0, and whatever memory held may be NaN.
-        return Page(
-            torch.zeros(
-                (blocks, 2, config.kv_heads, SLOTS, config.head_dim), dtype=self.kernels.dtype, device=self.device
-            )
-        )
+        return self.kernels.read(state.contexts, ids, levels, [1] * len(ids))[0]
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+@dataclass(frozen=True)
+class Rewind:
+    """How to take back the last of some ids that were read."""
+
+    context: Context
+    ids: Sequence[int]
+    levels: Sequence[int]
+    before: list[tuple[int, Tensor | None, int]]
+    """Of every stage: positions, last coarse vector, offset."""
+    outputs: list[Tensor]
+    """Of every stage, the vectors of the new positions."""
+
+    def keep(self, count: int) -> None:
+        """Leave the context as if only the first `count` ids had been read."""
+        for i in self.ids[:count]:
+            self.context.stream.push(i)
+        if count == len(self.ids):
+            return
+        level = list(self.levels[:count])
+        for s, (memory, (seen, coarse_E, offset)) in enumerate(zip(self.context.memories, self.before, strict=True)):
+            level = [one for one in level if one >= s]
+            units = [i for i, one in enumerate(level) if one > s]
+            memory.go_back(seen + len(level))
+            if s + 1 == len(self.before):
+                continue
+            memory.coarse_E = self.outputs[s + 1][len(units) - 1].clone() if units else coarse_E
+            memory.offset = len(level) - units[-1] if units else offset + len(level)
 
 
-def _segments(kept_U: npt.NDArray[np.intp], new: Sequence[int], offsets: Sequence[int]) -> tuple[Indices, Indices]:
-    """Coarse row and true offset of every new position.
-
-    Rows 0 .. B-1 are the sequences' last coarse vectors, which go on until a sequence's first pooled position; rows
-    from B on are the new units in order.
-    """
-    total, members = sum(new), len(new)
-    index_T = np.arange(total)
-    first_B = np.cumsum([0, *new])[:-1]
-    member_T = np.repeat(np.arange(members), new)
-    unit_T = np.searchsorted(kept_U, index_T, side="right") - 1
-    position_T = np.where(unit_T >= 0, kept_U[unit_T], -1) if len(kept_U) else np.full(total, -1)
-    own_T = position_T >= first_B[member_T]
-    segment_T = np.where(own_T, members + unit_T, member_T)
-    offset_T = np.where(own_T, index_T - position_T, np.asarray(offsets)[member_T] + index_T - first_B[member_T])
-    return segment_T.astype(np.int64), offset_T.astype(np.int64)
+def _integers(values: Ids) -> list[int]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)

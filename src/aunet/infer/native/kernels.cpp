@@ -19,6 +19,9 @@
 #include <vector>
 
 #include <unistd.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -28,6 +31,7 @@ typedef int32_t WideInt __attribute__((vector_size(4 * WIDE)));
 typedef uint32_t WideBits __attribute__((vector_size(4 * WIDE)));
 typedef uint16_t WideHalf __attribute__((vector_size(2 * WIDE)));
 typedef int8_t WideByte __attribute__((vector_size(WIDE)));
+typedef int64_t ByteLane __attribute__((vector_size(2 * WIDE)));
 
 // A compiler that knows a value to be in memory loads it anew for each product; this keeps it in a register.
 #ifdef __AVX2__
@@ -66,7 +70,11 @@ Wide load(const Half *p) {
 Wide load(const int8_t *p) {
     WideByte byte;
     std::memcpy(&byte, p, sizeof byte);
-    return __builtin_convertvector(byte, Wide);
+#ifdef __AVX2__
+    return __builtin_convertvector((WideInt)_mm256_cvtepi8_epi32((__m128i)(ByteLane){bits_of<int64_t>(byte), 0}), Wide);
+#else
+    return __builtin_convertvector(__builtin_convertvector(byte, WideInt), Wide);
+#endif
 }
 
 // The sum of eight numbers; `sums` makes eight such sums in the same order at once.
@@ -215,7 +223,24 @@ struct Block {
 struct Stack {
     const Block *blocks;
     int64_t layers, first_layer, dim, heads, kv_heads, head_dim, ffn_dim, window, slots;
+    const float *cosines, *sines;  // [positions, K / 2]
     float eps;
+};
+
+struct Stage {  // but the trunk
+    Stack down, up;
+    const float *pool_norm, *upsample_norm;
+    Linear pool, upsample;  // the latter of one offset after the other
+    int64_t offsets, kind;  // 0: multilinear, 1: repeat, 2: simple
+    const float *offset_vectors;  // [offsets, D], what `repeat` adds
+};
+
+struct Model {
+    const Stage *stages;
+    int64_t depth;
+    Stack trunk;
+    const float *embedding, *norm;
+    Linear head;
 };
 
 }  // extern "C"
@@ -444,15 +469,23 @@ struct Scratch {
 thread_local Scratch scratch;
 thread_local std::vector<float> shared_attended, shared_hidden;  // of the thread that calls
 
-}  // namespace
 
-extern "C" {
+// Which positions of a stage are new, row by row; the rows of a sequence follow each other.
+struct Rows {
+    int64_t count;
+    const int64_t *level, *position;
+    const int64_t *const *pages;  // addresses of the pages of the row's sequence,
+    const int64_t *first_page;    // beginning with this one
+    const int64_t *continues;     // whether the row before is of the same sequence
+    const float *const *coarse;   // its last coarse vector before these rows,
+    int64_t *offset;              // and how far behind its pool position; becomes that of the position after the row
+};
 
 // x [T, D] becomes the output of the blocks; keys and values of the T positions are kept in their pages.
-// `pages[t]`: addresses of the pages of row t's sequence, the first of them page number `first_page[t]`.
-// `cosines`, `sines`: [positions, K / 2].
-void aunet_blocks(const Stack *stack, int64_t rows, float *x, const int64_t *position, const int64_t *const *pages,
-                  const int64_t *first_page, const float *cosines, const float *sines, int threads) {
+void through(const Stack *stack, const Rows &of, float *x, int threads) {
+    const int64_t rows = of.count, *position = of.position, *first_page = of.first_page;
+    const int64_t *const *pages = of.pages;
+    const float *cosines = stack->cosines, *sines = stack->sines;
     const int64_t D = stack->dim, H = stack->heads, G = stack->kv_heads, R = H / G, K = stack->head_dim;
     const int64_t F = stack->ffn_dim, S = stack->slots;
     const int64_t products = rows * stack->layers * D * (2 * (H + G) * K + 3 * F);
@@ -517,42 +550,117 @@ void aunet_blocks(const Stack *stack, int64_t rows, float *x, const int64_t *pos
     });
 }
 
-// out[t] (+)= map[choice[t]] norm(x[source[t]]): `choice` picks one of several maps that follow each other in memory,
-// `source` a row of x; both may be null for the first map and for row t, and `norm` for no norm.
-void aunet_map(const Linear *map, const float *norm, float eps, int64_t rows, const float *x, const int64_t *source,
-               const int64_t *choice, int64_t choices, float *out, int add, int threads) {
-    const int64_t D = map->inputs, N = map->outputs;
-    Team::together(Team::worthwhile(threads, rows * D * N), [=](Team::Member member) {
-        Scratch &own_scratch = scratch;
-        own_scratch.normed.resize(std::max<size_t>(own_scratch.normed.size(), rows * D));
-        std::vector<int64_t> chosen;
+// out[t] (+)= map[choice[t]] norm(x[t]), where `choice` picks one of several maps that follow each other in memory; null
+// for the first one. Without `norm` there is none.
+void apply(const Linear &map, const float *norm, float eps, int64_t rows, const float *const *x, const int64_t *choice,
+           int64_t choices, float *const *out, bool add, int threads) {
+    const int64_t D = map.inputs, N = map.outputs;
+    Team::together(Team::worthwhile(threads, rows * D * N), [=, &map](Team::Member member) {
+        Scratch &mine = scratch;
+        mine.normed.resize(std::max<size_t>(mine.normed.size(), rows * D));
+        std::vector<float *> to;
         std::vector<const float *> inputs;
-        const Range some = member.own(panels(*map));
-        for (int64_t t = 0; t < rows; t++) {
-            const float *from = x + (source ? source[t] : t) * D;
-            float *to = &own_scratch.normed[t * D];
-            norm ? rms_norm(from, norm, eps, D, to) : void(std::memcpy(to, from, D * sizeof(float)));
-        }
+        const Range some = member.own(panels(map));
+        for (int64_t t = 0; t < rows; t++) rms_norm(x[t], norm, eps, D, &mine.normed[t * D]);
         for (int64_t c = 0; c < choices; c++) {
-            chosen.clear();
+            to.clear();
             inputs.clear();
             for (int64_t t = 0; t < rows; t++)
                 if (!choice || choice[t] == c) {
-                    chosen.push_back(t);
-                    inputs.push_back(&own_scratch.normed[t * D]);
+                    to.push_back(out[t]);
+                    inputs.push_back(&mine.normed[t * D]);
                 }
-            if (chosen.empty()) continue;
-            Linear one = *map;
-            const int64_t first = c * panels(*map), size = map->kind == 0 ? 4 : map->kind == 1 ? 2 : 1;
-            one.weight = static_cast<const char *>(map->weight) + first * PANEL * D * size;
-            if (map->scale) one.scale = map->scale + first * PANEL;
-            const Place place = {out, N, N};
-            const int64_t *to = chosen.data();
-            multiply(inputs.data(), int64_t(chosen.size()), one, some, [=](int64_t i, int64_t n, const Wide *y) {
-                add ? place.add(to[i], n, y) : place.put(to[i], n, y);
+            if (to.empty()) continue;
+            Linear one = map;
+            const int64_t first = c * panels(map), size = map.kind == 0 ? 4 : map.kind == 1 ? 2 : 1;
+            one.weight = static_cast<const char *>(map.weight) + first * PANEL * D * size;
+            if (map.scale) one.scale = map.scale + first * PANEL;
+            float *const *places = to.data();
+            multiply(inputs.data(), int64_t(to.size()), one, some, [=](int64_t i, int64_t n, const Wide *y) {
+                const Place place = {places[i], 0, N};
+                add ? place.add(0, n, y) : place.put(0, n, y);
             });
         }
     });
+}
+
+// A stage and everything below it; x[s] holds the vectors of stage s, and its outputs afterwards.
+void read(const Model *model, const Rows *rows, int64_t s, float *const *x, int threads) {
+    if (s == model->depth) return through(&model->trunk, rows[s], x[s], threads);
+    const Stage &stage = model->stages[s];
+    const Rows &of = rows[s];
+    const int64_t D = stage.down.dim, E = stage.pool.outputs, P = stage.offsets;
+    through(&stage.down, of, x[s], threads);
+    std::vector<const float *> from;
+    std::vector<float *> to;
+    for (int64_t t = 0; t < of.count; t++)
+        if (of.level[t] > s) {
+            to.push_back(x[s + 1] + int64_t(from.size()) * E);
+            from.push_back(x[s] + t * D);
+        }
+    if (!from.empty()) {
+        apply(stage.pool, stage.pool_norm, stage.down.eps, from.size(), from.data(), nullptr, 1, to.data(), false,
+              threads);
+        read(model, rows, s + 1, x, threads);
+    }
+    std::vector<int64_t> choice;
+    int64_t units = 0;
+    from.clear();
+    to.clear();
+    const float *source = nullptr;
+    for (int64_t t = 0; t < of.count; t++) {
+        int64_t offset = of.continues[t] ? of.offset[t - 1] : of.offset[t];
+        if (!of.continues[t]) source = of.coarse[t];
+        if (of.level[t] > s) {
+            source = x[s + 1] + units++ * E;
+            offset = 0;
+        }
+        of.offset[t] = offset + 1;
+        if (stage.kind == 2 && offset > 0) continue;
+        if (stage.kind == 1)
+            for (int64_t k = 0; k < D; k++) x[s][t * D + k] += stage.offset_vectors[offset % P * D + k];
+        choice.push_back(stage.kind == 0 ? offset % P : 0);
+        from.push_back(source);
+        to.push_back(x[s] + t * D);
+    }
+    apply(stage.upsample, stage.upsample_norm, stage.down.eps, from.size(), from.data(), choice.data(),
+          stage.kind == 0 ? P : 1, to.data(), true, threads);
+    through(&stage.up, of, x[s], threads);
+}
+
+}  // namespace
+
+extern "C" {
+
+// New positions of some sequences, as `packed`: their number T, their ids, and for every stage the number of its rows
+// and the arrays of `Rows`, each of that length. x: for every stage room for [rows, D], its outputs afterwards.
+// logits: [T, V].
+void aunet_read(const Model *model, int64_t *packed, float *const *x, float *logits, int threads) {
+    const int64_t count = *packed++, *ids = packed;
+    packed += count;
+    std::vector<Rows> rows(model->depth + 1);
+    for (Rows &of : rows) {
+        of.count = *packed++;
+        const int64_t size = of.count;
+        of.level = packed;
+        of.position = packed + size;
+        of.pages = reinterpret_cast<const int64_t *const *>(packed + 2 * size);
+        of.first_page = packed + 3 * size;
+        of.continues = packed + 4 * size;
+        of.coarse = reinterpret_cast<const float *const *>(packed + 5 * size);
+        of.offset = packed + 6 * size;
+        packed += 7 * size;
+    }
+    const int64_t D = model->depth ? model->stages[0].down.dim : model->trunk.dim, V = model->head.outputs;
+    for (int64_t t = 0; t < count; t++) std::memcpy(x[0] + t * D, model->embedding + ids[t] * D, D * sizeof(float));
+    read(model, rows.data(), 0, x, threads);
+    std::vector<const float *> from(count);
+    std::vector<float *> to(count);
+    for (int64_t t = 0; t < count; t++) {
+        from[t] = x[0] + t * D;
+        to[t] = logits + t * V;
+    }
+    apply(model->head, model->norm, model->trunk.eps, count, from.data(), nullptr, 1, to.data(), false, threads);
 }
 
 }  // extern "C"

@@ -4,18 +4,21 @@ Shapes: T new positions of all sequences end to end, D width, C coarse vectors o
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aunet.config import StageConfig
-from aunet.infer.kernels import Indices, Reading
 from aunet.infer.native.build import library
-from aunet.infer.pages import SLOTS
+from aunet.infer.pages import SLOTS, Page
+from aunet.infer.state import Context
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Block, rotation
 from aunet.model.upsampling import MultiLinear, Repeat
@@ -46,7 +49,34 @@ class _Stack(ctypes.Structure):
             (name, ctypes.c_int64)
             for name in ("layers", "first_layer", "dim", "heads", "kv_heads", "head_dim", "ffn_dim", "window", "slots")
         ),
+        ("cosines", ctypes.c_void_p),
+        ("sines", ctypes.c_void_p),
         ("eps", ctypes.c_float),
+    )
+
+
+class _Stage(ctypes.Structure):
+    _fields_ = (
+        ("down", _Stack),
+        ("up", _Stack),
+        ("pool_norm", ctypes.c_void_p),
+        ("upsample_norm", ctypes.c_void_p),
+        ("pool", _Linear),
+        ("upsample", _Linear),
+        ("offsets", ctypes.c_int64),
+        ("kind", ctypes.c_int64),
+        ("offset_vectors", ctypes.c_void_p),
+    )
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        ("stages", ctypes.c_void_p),
+        ("depth", ctypes.c_int64),
+        ("trunk", _Stack),
+        ("embedding", ctypes.c_void_p),
+        ("norm", ctypes.c_void_p),
+        ("head", _Linear),
     )
 
 
@@ -106,105 +136,105 @@ class NativeKernels:
     def __init__(self, model: AUNet) -> None:
         self.model = model
         self._library = library()
-        self._alive: list[Tensor | Panels] = []
-        depth, stages = model.config.depth, cast(Sequence[Stage], model.stages)
-        self._stacks = {(depth, False): self._stack(model.trunk.blocks, model.config.stages[depth], 0)}
-        for s, stage in enumerate(stages):
-            self._stacks[s, False] = self._stack(stage.contract, stage.config, 0)
-            self._stacks[s, True] = self._stack(stage.expand, stage.config, len(stage.contract))
-        self._embedding = model.embedding.weight.detach().float()
-        self._pools = [(self._norm(stage.pool.norm), self._map(stage.pool.project.weight)) for stage in stages]
-        self._upsamplings = [(self._norm(stage.upsample.norm), self._upsampling(stage.upsample)) for stage in stages]
-        self._head = (self._norm(model.norm), self._map(model.head.weight))
-        self._tables = [self._rotations(s, 1024) for s in range(depth + 1)]
+        self._alive: list[object] = []
+        """What the library reads, which must live on."""
+        config = model.config
+        self._positions = [0] * len(config.stages)
+        stages = (_Stage * config.depth)()
+        for slot, stage in zip(stages, cast(Iterable[Stage], model.stages), strict=True):
+            slot.down = self._stack(stage.contract, stage.config, 0)
+            slot.up = self._stack(stage.expand, stage.config, len(stage.contract))
+            slot.pool_norm, slot.pool = self._norm(stage.pool.norm), self._map(stage.pool.project.weight)
+            self._upsample(slot, stage.upsample)
+        self._stages = stages
+        self._model = _Model(
+            ctypes.addressof(stages),
+            config.depth,
+            self._stack(model.trunk.blocks, model.trunk.config, 0),
+            self._floats(model.embedding.weight),
+            self._norm(model.norm),
+            self._map(model.head.weight),
+        )
 
-    def embed(self, ids_T: Indices) -> Tensor:
-        """Ids to [T, D]."""
-        return F.embedding(torch.from_numpy(ids_T), self._embedding)
-
-    def blocks(self, stage: int, up: bool, x_TD: Tensor, reading: Reading) -> Tensor:
-        """The blocks of one way through a stage, in place; keeps keys and values."""
-        positions_T = reading.position_T
-        end = int(positions_T[-1]) + 1 if len(reading.memories) == 1 else int(positions_T.max()) + 1
-        if end > self._tables[stage][0].shape[0]:
-            self._tables[stage] = self._rotations(stage, 2 * end)
-        cos, sin = self._tables[stage]
-        self._library.aunet_blocks(
-            ctypes.byref(self._stacks[stage, up]),
-            ctypes.c_int64(len(positions_T)),
-            ctypes.c_void_p(x_TD.data_ptr()),
-            _address(positions_T),
-            _address(reading.tables_T),
-            _address(reading.first_T),
-            ctypes.c_void_p(cos.data_ptr()),
-            ctypes.c_void_p(sin.data_ptr()),
+    def read(
+        self, contexts: Sequence[Context], ids: Sequence[int], levels: Sequence[int], new: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits [T, V] and the outputs of the stages; one call of the library."""
+        packed, reached = [len(ids), *ids], [list(zip(contexts, new, strict=True))]
+        offsets_at = [self._pack(packed, 0, reached[0], levels)]
+        for s in range(1, len(self.model.config.stages)):
+            left = iter(levels)
+            counts = [(context, sum(next(left) >= s for _ in range(n))) for context, n in reached[-1]]
+            levels = [level for level in levels if level >= s]
+            if not levels:
+                packed += [0] * (len(self.model.config.stages) - s)
+                break
+            reached.append([(context, n) for context, n in counts if n])
+            offsets_at.append(self._pack(packed, s, reached[-1], levels))
+        array = np.array(packed, dtype=np.int64)
+        outputs = [
+            torch.empty((sum(n for _, n in sequences), config.dim))
+            for sequences, config in zip(reached, self.model.config.stages, strict=False)
+        ]
+        logits_TV = torch.empty((len(ids), self.model.config.vocab_size))
+        self._library.aunet_read(
+            ctypes.byref(self._model),
+            ctypes.c_void_p(array.ctypes.data),
+            (ctypes.c_void_p * len(outputs))(*(output.data_ptr() for output in outputs)),
+            ctypes.c_void_p(logits_TV.data_ptr()),
             torch.get_num_threads(),
         )
-        return x_TD
+        for s, (sequences, at) in enumerate(zip(reached, offsets_at, strict=True)):
+            for (context, n), last in zip(sequences, _last_rows(sequences), strict=True):
+                memory = context.memories[s]
+                memory.seen, memory.offset = memory.seen + n, int(array[at + last])
+                if s:
+                    context.memories[s - 1].coarse_E = outputs[s][last].clone()
+        return logits_TV, outputs
 
-    def pool(self, stage: int, x_UD: Tensor) -> Tensor:
-        """Vectors at pool positions to [U, E]."""
-        return self._linear(*self._pools[stage], x_UD)
+    def _pack(
+        self, packed: list[int], stage: int, sequences: Sequence[tuple[Context, int]], levels: Sequence[int]
+    ) -> int:
+        """Append the rows of a stage as the library reads them; returns where it leaves their offsets."""
+        positions: list[int] = []
+        tables: list[int] = []
+        first_pages: list[int] = []
+        continues: list[int] = []
+        coarse: list[int] = []
+        offsets: list[int] = []
+        make = partial(self._page, stage)
+        for context, n in sequences:
+            memory = context.memories[stage]
+            memory.reserve(n, make)
+            self._need_rotations(stage, memory.seen + n)
+            positions += range(memory.seen, memory.seen + n)
+            tables += [memory.where] * n
+            first_pages += [memory.first] * n
+            continues += [0, *[1] * (n - 1)]
+            coarse += [0 if memory.coarse_E is None else memory.coarse_E.data_ptr()] * n
+            offsets += [memory.offset] * n
+        packed += [len(levels), *levels, *positions, *tables, *first_pages, *continues, *coarse, *offsets]
+        return len(packed) - len(levels)
 
-    def upsample(self, stage: int, x_TD: Tensor, coarse_CE: Tensor, source_T: Indices, offset_T: Indices) -> Tensor:
-        """Add to each position its part of its coarse vector, in place."""
-        upsample = cast(Stage, self.model.stages[stage]).upsample
-        norm, maps = self._upsamplings[stage]
-        if isinstance(upsample, MultiLinear):
-            return self._linear(norm, maps, coarse_CE, source_T, offset_T % upsample.offsets, upsample.offsets, x_TD)
-        added_TD = self._linear(norm, maps, coarse_CE, source_T)
-        if isinstance(upsample, Repeat):
-            parts_PD = self._linear(None, maps, upsample.offset_embedding.weight.float())
-            return x_TD.add_(added_TD).add_(parts_PD[torch.from_numpy(offset_T % upsample.offsets)])
-        return x_TD.add_(added_TD.mul_(torch.from_numpy(offset_T == 0)[:, None]))
-
-    def logits(self, x_TD: Tensor) -> Tensor:
-        """[T, V]."""
-        return self._linear(*self._head, x_TD)
-
-    def _linear(
-        self,
-        norm: Tensor | None,
-        maps: Panels,
-        x: Tensor,
-        source_T: Indices | None = None,
-        choice_T: Indices | None = None,
-        choices: int = 1,
-        add_to: Tensor | None = None,
-    ) -> Tensor:
-        """map[choice] norm(x[source]) of every row; added to a tensor or as a new one."""
-        x = x.contiguous()
-        rows = x.shape[0] if source_T is None else len(source_T)
-        linear = maps.linear()
-        out = x.new_empty((rows, maps.outputs)) if add_to is None else add_to
-        self._library.aunet_map(
-            ctypes.byref(linear),
-            None if norm is None else ctypes.c_void_p(norm.data_ptr()),
-            ctypes.c_float(self.model.config.norm_eps),
-            ctypes.c_int64(rows),
-            ctypes.c_void_p(x.data_ptr()),
-            None if source_T is None else _address(source_T),
-            None if choice_T is None else _address(choice_T),
-            ctypes.c_int64(choices),
-            ctypes.c_void_p(out.data_ptr()),
-            add_to is not None,
-            torch.get_num_threads(),
-        )
-        return out
+    def _page(self, stage: int) -> Page:
+        """Not filled: what was never written is never read."""
+        config = self.model.config.stages[stage]
+        blocks = config.layers * (1 if stage == self.model.config.depth else 2)
+        return Page(torch.empty((blocks, 2, config.kv_heads, SLOTS, config.head_dim)))
 
     def _stack(self, blocks: nn.ModuleList, config: StageConfig, first_layer: int) -> _Stack:
         made = (_Block * len(blocks))()
+        self._alive.append(made)
         by_head, units = _rows_by_head(config), torch.arange(config.ffn_dim)[None]
         for slot, block in zip(made, cast(Sequence[Block], list(blocks)), strict=True):
-            slot.attention_norm = self._norm(block.attention_norm).data_ptr()
-            slot.ffn_norm = self._norm(block.ffn_norm).data_ptr()
-            slot.qkv = self._map(block.attention.qkv.weight, by_head).linear()
-            slot.out = self._map(block.attention.out.weight).linear()
-            slot.gate = self._map(block.ffn.gate_up.weight, units).linear()
-            slot.up = self._map(block.ffn.gate_up.weight, config.ffn_dim + units).linear()
-            slot.down = self._map(block.ffn.down.weight).linear()
-        stack = _Stack(
-            ctypes.cast(made, ctypes.c_void_p),
+            slot.attention_norm, slot.ffn_norm = self._norm(block.attention_norm), self._norm(block.ffn_norm)
+            slot.qkv = self._map(block.attention.qkv.weight, by_head)
+            slot.out = self._map(block.attention.out.weight)
+            slot.gate = self._map(block.ffn.gate_up.weight, units)
+            slot.up = self._map(block.ffn.gate_up.weight, config.ffn_dim + units)
+            slot.down = self._map(block.ffn.down.weight)
+        return _Stack(
+            ctypes.addressof(made),
             len(blocks),
             first_layer,
             config.dim,
@@ -214,33 +244,53 @@ class NativeKernels:
             config.ffn_dim,
             config.window or 0,
             SLOTS,
+            None,
+            None,
             self.model.config.norm_eps,
         )
-        stack.owner = made
-        return stack
-
-    def _norm(self, norm: nn.RMSNorm) -> Tensor:
-        gains = norm.weight.detach().float().contiguous()
-        self._alive.append(gains)
-        return gains
-
-    def _map(self, weight: Tensor, rows: Tensor | None = None) -> Panels:
-        made = Panels.of(weight, rows)
-        self._alive.append(made)
-        return made
 
     @torch.no_grad()
-    def _upsampling(self, upsample: nn.Module) -> Panels:
-        """The maps W + W_p of every offset, or the one map."""
+    def _upsample(self, slot: _Stage, upsample: nn.Module) -> None:
+        """The maps W + W_p of every offset, or the one map and what it makes of the offsets."""
+        slot.upsample_norm, slot.offsets = self._norm(cast(nn.RMSNorm, upsample.norm)), self.model.config.offsets
         if isinstance(upsample, MultiLinear):
-            return self._map(upsample.maps())
-        return self._map(cast(nn.Linear, upsample.shared).weight)
+            slot.upsample, slot.kind = self._map(upsample.maps()), 0
+            return
+        slot.upsample, slot.kind = self._map(cast(nn.Linear, upsample.shared).weight), 2
+        if isinstance(upsample, Repeat):
+            slot.kind = 1
+            slot.offset_vectors = self._floats(upsample.shared(upsample.offset_embedding.weight))
 
-    def _rotations(self, stage: int, positions: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the first positions, [positions, K / 2]."""
+    def _need_rotations(self, stage: int, positions: int) -> None:
+        """Cosines and sines of so many positions at least, [positions, K / 2]."""
+        if positions <= self._positions[stage]:
+            return
+        self._positions[stage] = 2 * positions
         config = self.model.config
-        cos, sin = rotation(torch.arange(positions), config.stages[stage].head_dim, config.rope_theta)
-        return cos.flatten(1).contiguous(), sin.flatten(1).contiguous()
+        angles = torch.arange(self._positions[stage])
+        cos, sin = map(self._floats, rotation(angles, config.stages[stage].head_dim, config.rope_theta))
+        trunk = stage == config.depth
+        for stack in [self._model.trunk] if trunk else [self._stages[stage].down, self._stages[stage].up]:
+            stack.cosines, stack.sines = cos, sin
+
+    def _norm(self, norm: nn.RMSNorm) -> int:
+        return self._floats(norm.weight)
+
+    def _floats(self, tensor: Tensor) -> int:
+        """Where these numbers are as floats, end to end."""
+        floats = tensor.detach().float().contiguous()
+        self._alive.append(floats)
+        return floats.data_ptr()
+
+    def _map(self, weight: Tensor, rows: Tensor | None = None) -> _Linear:
+        panels = Panels.of(weight, rows)
+        self._alive.append(panels)
+        return panels.linear()
+
+
+def _last_rows(sequences: Sequence[tuple[Context, int]]) -> list[int]:
+    """The last row of each sequence."""
+    return [end - 1 for end in accumulate(n for _, n in sequences)]
 
 
 def _rows_by_head(config: StageConfig) -> Tensor:
@@ -248,7 +298,3 @@ def _rows_by_head(config: StageConfig) -> Tensor:
     heads = torch.arange((config.heads + 2 * config.kv_heads) * config.head_dim).unflatten(0, (-1, config.head_dim))
     queries, keys, values = heads.split((config.heads, config.kv_heads, config.kv_heads))
     return torch.cat([queries.unflatten(0, (config.kv_heads, -1)), keys[:, None], values[:, None]], dim=1).flatten(1)
-
-
-def _address(array: Indices) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.__array_interface__["data"][0])

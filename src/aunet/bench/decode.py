@@ -1,0 +1,158 @@
+"""How fast a model writes: first byte and bytes per second, alone and in a batch, through the engine.
+
+With random weights, which take as long as trained ones, the bytes are those of a real text: after each draw, the next
+byte of the text is taken instead. So units end as often as they do in English.
+"""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from aunet import corpus
+from aunet.infer.engine import Engine
+from aunet.infer.request import Request
+from aunet.infer.sampling import Sampling
+from aunet.infer.weights import weight_bytes
+from aunet.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Along(Sampling):
+    """Draws, then takes the next byte of a text."""
+
+    text: bytes = b""
+
+    def generator(self) -> Any:
+        """The random numbers, and where in the text we are."""
+        return super().generator(), iter(self.text)
+
+    def draw(self, logits_V: Any, generator: Any) -> int:
+        """One draw, which costs what it costs, and the next byte."""
+        super().draw(logits_V, generator[0])
+        return int(next(generator[1]))
+
+
+@dataclass
+class Decoding:
+    """What was measured; every list has one number per repetition."""
+
+    batch: int
+    first_byte: list[float] = field(default_factory=list)
+    """Seconds from the request to its first byte, the slowest of the batch."""
+    bytes_per_second: list[float] = field(default_factory=list)
+    """Of the whole batch, from the last first byte to the last byte."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What the machine reaches in the same run."""
+
+    gflops: float
+    """fp32 product of two 2048 x 2048 matrices."""
+    gigabytes: float
+    """Per second, summing up 256 MiB."""
+
+
+def measure(
+    model: LanguageModel, batches: Sequence[int], prompt: int, new: int, repetitions: int
+) -> tuple[list[Decoding], Peaks]:
+    """All batches by turns, so that what else the machine does hits all of them."""
+    text = "\n\n".join(text for _, text in corpus.gather().train).encode()
+    found = [Decoding(batch) for batch in batches]
+    rates, flows = [], []
+    session = model.session()
+    for repetition in range(repetitions + 1):
+        for decoding in found:
+            first, rate = _once(Engine(session, decoding.batch), text, decoding.batch, prompt, new)
+            if repetition:  # the first one warms up
+                decoding.first_byte.append(first)
+                decoding.bytes_per_second.append(rate)
+        rates.append(_product())
+        flows.append(_sum())
+    return found, Peaks(max(rates), max(flows))
+
+
+def _once(engine: Engine, text: bytes, batch: int, prompt: int, new: int) -> tuple[float, float]:
+    started = time.perf_counter()
+    for i in range(batch):
+        piece = text[i * 10_000 : i * 10_000 + prompt + new]
+        engine.submit(Request(piece[:prompt], new, Along(text=piece[prompt:])))
+    begun: set[int] = set()
+    written = 0
+    first = last = started
+    while engine.busy:
+        for event in engine.step():
+            if event.data and event.index not in begun:
+                begun.add(event.index)
+                first, written = time.perf_counter(), 0
+            elif len(begun) == batch:
+                written += len(event.data)
+        last = time.perf_counter()
+    return first - started, written / (last - first)
+
+
+def _product() -> float:
+    a = torch.randn(2048, 2048)
+    started = time.perf_counter()
+    a @ a
+    return float(2 * 2048**3 / (time.perf_counter() - started) / 1e9)
+
+
+def _sum() -> float:
+    a = np.ones(32 << 20, dtype=np.float64)
+    tensor = torch.from_numpy(a)
+    started = time.perf_counter()
+    tensor.sum()
+    return float(a.nbytes / (time.perf_counter() - started) / 1e9)
+
+
+def to_json(found: Sequence[Decoding], peaks: Peaks, model: LanguageModel, prompt: int, new: int) -> dict[str, Any]:
+    """As JSON values: medians, and the least and the greatest of the repetitions."""
+    values: dict[str, Any] = {}
+    for decoding in found:
+        rates, firsts = decoding.bytes_per_second, [1e3 * s for s in decoding.first_byte]
+        values[f"bytes_per_s_batch_{decoding.batch}"] = statistics.median(rates)
+        values[f"bytes_per_s_batch_{decoding.batch}_range"] = [min(rates), max(rates)]
+        values[f"first_byte_ms_batch_{decoding.batch}"] = statistics.median(firsts)
+        values[f"first_byte_ms_batch_{decoding.batch}_range"] = [min(firsts), max(firsts)]
+    return {
+        **values,
+        "peak_gflops": peaks.gflops,
+        "peak_read_gb_per_s": peaks.gigabytes,
+        "weight_mb": weight_bytes(model.network) / 1e6,
+        "native": model.native,
+        "prompt_bytes": prompt,
+        "new_bytes": new,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def table(values: dict[str, Any], batches: Sequence[int]) -> Table:
+    """For people."""
+    shown = Table(title="decoding")
+    for column in ("sequences", "first byte, ms", "bytes/s", "least to greatest"):
+        shown.add_column(column, justify="right")
+    for batch in batches:
+        low, high = values[f"bytes_per_s_batch_{batch}_range"]
+        shown.add_row(
+            str(batch),
+            f"{values[f'first_byte_ms_batch_{batch}']:.1f}",
+            f"{values[f'bytes_per_s_batch_{batch}']:,.0f}",
+            f"{low:,.0f} to {high:,.0f}",
+        )
+    shown.caption = (
+        f"{values['weight_mb']:.0f} MB of weights, {values['threads']} threads; in the same run: "
+        f"{values['peak_gflops']:.0f} GFLOP/s, {values['peak_read_gb_per_s']:.0f} GB/s read"
+    )
+    return shown
