@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,6 +69,19 @@ def test_an_answer_that_is_not_streamed_is_given_up_with_an_error(directory: Pat
         assert server.process.wait(60) == 0
         with pytest.raises(openai.APIConnectionError):
             server.client().models.list()
+
+
+def test_a_client_that_does_not_read_cannot_prevent_the_end(directory: Path) -> None:
+    with serving(directory, "--drain-seconds", "0.5", "--max-scored-bytes", "1000000", *LONG) as server:
+        body = json.dumps({**ENDLESS, "logprobs": 20, "max_tokens": 20_000}).encode()
+        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+            slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            while server.metrics()["aunet_generated_bytes_total"] < 10_000:
+                time.sleep(0.1)
+            assert server.stop() == 0
 
 
 def test_an_idle_server_ends_at_once(directory: Path) -> None:
