@@ -1,7 +1,7 @@
 """Generation against a BPE Transformer of equal FLOPs per byte in Hugging Face `generate`, in characters per second.
 
     python benchmarks/bpe.py [--preset aunet2-23m] [--vocab 32000] [--batches 1 8] [--prompt-bytes 200] [--new 256]
-                             [--threads 2] [--repeats 5] [--json PATH]
+                             [--threads 2] [--repeats 5] [--patience 60] [--json PATH]
 
 Needs the extra `hf`. The tokenizer is a byte-level BPE with GPT-2's pattern, learned on the demo's training text
 (`aunet.corpus`); its bytes per token are measured on the held-out text. It has fewer than --vocab entries where no
@@ -15,6 +15,9 @@ own draws, and each stands for the bytes that a token of the held-out text has o
 byte after each draw, so that its units end as often as in English. Characters are bytes by the held-out text's ratio.
 
 Both systems are timed in turn, --repeats times, so that what else goes on hits both; ratios are taken turn by turn.
+Two threads that wait for each other suffer more from a third process than their code deserves, so a turn is timed anew
+while other processes take more than a tenth of a core (known on Linux only), for at most --patience seconds.
+
 First text: from the prompt as text to the first id, one byte here and one token there. All text: until --new bytes, or
 the tokens that stand for them. The rates are those between the two. Weights are the parameters, without caches and
 without what a system prepares of them for itself.
@@ -22,12 +25,14 @@ without what a system prepares of them for itself.
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,29 +58,30 @@ TOLERANCE = 0.05
 ASPECTS = 32, 128
 """Least and largest width over layers of a sensible shape."""
 TEMPERATURE = 0.8
+QUIET = 0.1
+"""Cores that others may take while a turn is timed."""
 
 Times = list[float]
 """Seconds from the prompts to the first id of every sequence, the second, and so on."""
-System = Callable[[], Times]
+
+
+@dataclass(frozen=True)
+class System:
+    """What to time, and what one id of every sequence stands for, together."""
+
+    write: Callable[[], Times]
+    id_bytes: float
+    id_characters: float
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the two systems, then one Markdown table."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
-    before = os.getloadavg()[0]
     try:
         report = compare(arguments)
     except AUNetError as error:
         raise SystemExit(f"benchmarks/bpe.py: {error}") from None
-    report["machine"] = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": arguments.threads,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "load_before": before,
-        "load_after": os.getloadavg()[0],
-    }
     print(as_markdown(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -91,6 +97,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--new", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--patience", type=float, default=60)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(argv)
     for name, least in {"vocab": 300, "prompt_bytes": 1, "new": 16, "threads": 1, "repeats": 1}.items():
@@ -120,7 +127,27 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     units = int((byte_model.splitter.levels(held_out.encode()) == byte_model.config.depth).sum())
     config = token_model.config
+    deadline = time.monotonic() + arguments.patience
+    results = []
+    for batch in arguments.batches:
+        texts_B = pieces(held_out.encode(), batch, arguments.prompt_bytes, arguments.new)
+        new_tokens = max(2, round(arguments.new * tokens / size))
+        systems = {
+            "aunet": System(partial(write_bytes, session, texts_B), batch, batch * len(held_out) / size),
+            "bpe": System(
+                partial(write_tokens, token_model, tokenizer, [prompt for prompt, _ in texts_B], new_tokens),
+                batch * size / tokens,
+                batch * len(held_out) / tokens,
+            ),
+        }
+        results.append({"batch": batch, "tokens": new_tokens, **measure(systems, arguments.repeats, deadline)})
     return {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": arguments.threads,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
         "text": {
             "sha256": texts.sha256,
             "train_bytes": texts.train_bytes,
@@ -147,11 +174,15 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         "prompt_bytes": arguments.prompt_bytes,
         "new_bytes": arguments.new,
         "repeats": arguments.repeats,
-        "results": [
-            measure(session, token_model, tokenizer, held_out, batch, size / tokens, arguments)
-            for batch in arguments.batches
-        ],
+        "results": results,
     }
+
+
+def pieces(data: bytes, batch: int, prompt: int, new: int) -> list[tuple[bytes, bytes]]:
+    """Prompts and what stands behind them, from all over a text."""
+    apart = len(data) // batch
+    starts = range(0, batch * apart, apart)
+    return [(data[start : start + prompt], data[start + prompt : start + prompt + new]) for start in starts]
 
 
 def learn_tokenizer(texts: Any, vocab: int) -> Tokenizer:
@@ -182,7 +213,7 @@ def count_tokens(tokenizer: Tokenizer, text: str) -> int:
 
 
 def matching_shape(target: float, tokens: float, tokenizer: Tokenizer, trunk: int) -> LlamaConfig:
-    """The shape of `target` FLOPs per token at rows of so many tokens, of the possible width nearest to the trunk's."""
+    """The shape that spends `target` FLOPs per token, at rows of so many, with the width nearest to the trunk's."""
     for width in sorted(range(HEAD_DIM, 2049, HEAD_DIM), key=lambda width: abs(width - trunk)):
         found = []
         for ffn in range(-(-5 * width // 128) * 64, 3 * width + 1, 64):
@@ -239,41 +270,59 @@ def weights(model: nn.Module) -> dict[str, int]:
     }
 
 
-def measure(
-    session: Session,
-    model: LlamaForCausalLM,
-    tokenizer: Tokenizer,
-    text: str,
-    batch: int,
-    bytes_per_token: float,
-    arguments: argparse.Namespace,
-) -> dict[str, Any]:
-    """Time both systems in turn on a batch of pieces of a text."""
-    data, prompt, new = text.encode(), arguments.prompt_bytes, arguments.new
-    apart = len(data) // batch
-    pieces = [data[i * apart : i * apart + prompt + new] for i in range(batch)]
-    tokens = max(2, round(new / bytes_per_token))
-    systems: dict[str, tuple[System, float]] = {
-        "aunet": (lambda: write_bytes(session, pieces, prompt), 1.0),
-        "bpe": (lambda: write_tokens(model, tokenizer, pieces, prompt, tokens), bytes_per_token),
+def measure(systems: dict[str, System], repeats: int, deadline: float) -> dict[str, Any]:
+    """Time the systems in turn; until the deadline, only while little else goes on."""
+    for system in systems.values():
+        system.write()  # warms up, and compiles what these steps need
+    turns: list[dict[str, Rates]] = []
+    others: list[float] = []
+    while len(turns) < repeats:
+        wait_for_quiet(deadline)
+        turn, measured = {}, cores_of_others()
+        for name in sorted(systems, reverse=bool(len(turns) % 2)):
+            turn[name] = Rates.of(systems[name])
+        taken = measured()
+        if not taken > QUIET or time.monotonic() > deadline:
+            turns.append(turn)
+            others.append(taken)
+    found = {
+        name: {measure: spread([getattr(turn[name], measure) for turn in turns]) for measure in MEASURES}
+        for name in systems
     }
-    for write, _ in systems.values():
-        write()  # warms up, and compiles what these steps need
-    found: dict[str, list[Rates]] = {name: [] for name in systems}
-    for turn in range(arguments.repeats):
-        for name in sorted(systems, reverse=bool(turn % 2)):
-            write, size = systems[name]
-            found[name].append(Rates.of(write(), batch * size, len(text) / len(data)))
-    measures = list(Rates.__dataclass_fields__)
-    results: dict[str, Any] = {
-        name: {measure: spread([getattr(one, measure) for one in rates]) for measure in measures}
-        for name, rates in found.items()
+    ratio = {
+        measure: spread([getattr(turn["aunet"], measure) / getattr(turn["bpe"], measure) for turn in turns])
+        for measure in MEASURES
     }
-    pairs = list(zip(found["aunet"], found["bpe"], strict=True))
-    results["ratio"] = {
-        measure: spread([getattr(a, measure) / getattr(b, measure) for a, b in pairs]) for measure in measures
-    }
-    return {"batch": batch, "tokens": tokens, **results}
+    return {"cores_of_others": None if math.isnan(sum(others)) else max(0.0, *others), **found, "ratio": ratio}
+
+
+def wait_for_quiet(deadline: float) -> None:
+    """Sleep while other processes are busy, until the deadline at most."""
+    while time.monotonic() < deadline:
+        measured = cores_of_others()
+        time.sleep(0.5)
+        if not measured() > QUIET:
+            return
+
+
+def cores_of_others() -> Callable[[], float]:
+    """To be called later: the cores that all other processes have used since, on average; not a number if not known."""
+
+    def now() -> tuple[float, float]:
+        try:
+            user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+        except OSError:
+            return time.perf_counter(), math.nan
+        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), busy - time.process_time()
+
+    started, before = now()
+
+    def measured() -> float:
+        ended, after = now()
+        return (after - before) / (ended - started)
+
+    return measured
 
 
 @dataclass(frozen=True)
@@ -286,10 +335,14 @@ class Rates:
     characters_per_s: float
 
     @classmethod
-    def of(cls, times: Times, step_bytes: float, characters_per_byte: float) -> "Rates":
-        """`step_bytes`: what one id of every sequence stands for, together."""
-        rate = step_bytes * (len(times) - 1) / (times[-1] - times[0])
-        return cls(times[0], times[-1], rate, rate * characters_per_byte)
+    def of(cls, system: System) -> "Rates":
+        """Time it."""
+        times = system.write()
+        ids_per_s = (len(times) - 1) / (times[-1] - times[0])
+        return cls(times[0], times[-1], ids_per_s * system.id_bytes, ids_per_s * system.id_characters)
+
+
+MEASURES = [field.name for field in fields(Rates)]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -297,30 +350,25 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def write_bytes(session: Session, pieces: Sequence[bytes], prompt: int) -> Times:
+def write_bytes(session: Session, texts: Sequence[tuple[bytes, bytes]]) -> Times:
     """Read the prompts; draw an id for every byte behind them, but read that byte."""
     sampling = Sampling(TEMPERATURE)
-    generators = [sampling.generator() for _ in pieces]
+    generators = [sampling.generator() for _ in texts]
     times: Times = []
     started = time.perf_counter()
-    state = session.start(len(pieces))
-    logits: Sequence[Tensor] = [
-        rows[-1] for rows in session.extend(state, [[BOS, *piece[:prompt]] for piece in pieces])
-    ]
-    for i in range(prompt, len(pieces[0])):
-        if times:
-            logits = list(session.step(state, [piece[i - 1] for piece in pieces]))
+    state = session.start(len(texts))
+    logits = [rows[-1] for rows in session.extend(state, [[BOS, *prompt] for prompt, _ in texts])]
+    for following in zip(*(behind for _, behind in texts), strict=True):
         for row, generator in zip(logits, generators, strict=True):
             sampling.draw(row.numpy(), generator)
         times.append(time.perf_counter() - started)
+        logits = list(session.step(state, following))
     return times
 
 
-def write_tokens(
-    model: LlamaForCausalLM, tokenizer: Tokenizer, pieces: Sequence[bytes], prompt: int, new: int
-) -> Times:
+def write_tokens(model: LlamaForCausalLM, tokenizer: Tokenizer, prompts: Sequence[bytes], new: int) -> Times:
     """Continue the prompts by `new` tokens in `generate`."""
-    prompts = [piece[:prompt].decode(errors="ignore") for piece in pieces]  # without a character that the cut broke
+    texts = [prompt.decode(errors="ignore") for prompt in prompts]  # without a character that the cut broke
     options = GenerationConfig(
         max_new_tokens=new,
         do_sample=True,
@@ -329,7 +377,7 @@ def write_tokens(
         pad_token_id=model.config.pad_token_id,
     )
     clock = Clock()
-    encodings = tokenizer.encode_batch(prompts)
+    encodings = tokenizer.encode_batch(texts)
     model.generate(
         torch.tensor([one.ids for one in encodings]),
         attention_mask=torch.tensor([one.attention_mask for one in encodings]),
@@ -355,12 +403,12 @@ class Clock(StoppingCriteria):
 def as_markdown(report: dict[str, Any]) -> str:
     """Machine, systems and one row per batch size and system."""
     machine, ours, theirs = report["machine"], report["aunet"], report["bpe"]
+    others = [result["cores_of_others"] for result in report["results"]]
+    quiet = "" if None in others else f", others took at most {max(others):.2f} cores"
     lines = [
         f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, "
-        f"transformers {machine['transformers']}, load average {machine['load_before']:.2f} before and "
-        f"{machine['load_after']:.2f} after; "
-        f"{report['prompt_bytes']}-byte prompts, {report['new_bytes']} new bytes, "
-        f"median (min-max) of {report['repeats']} turns",
+        f"transformers {machine['transformers']}{quiet}; {report['prompt_bytes']}-byte prompts, "
+        f"{report['new_bytes']} new bytes, median (min-max) of {report['repeats']} turns",
         "",
         f"- AU-Net: {ours['preset']}, {ours['kernels']}, {ours['bytes_per_deepest_unit']:.2f} bytes per deepest unit, "
         + _size(ours),

@@ -13,6 +13,7 @@ from tests.runs import environment
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ["--preset", "aunet2-2m", "--vocab", "1000", "--prompt-bytes", "40", "--new", "24", "--threads", "1"]
+TINY += ["--patience", "0"]
 
 
 def test_the_comparison_with_bpe_is_consistent(tmp_path: Path) -> None:
@@ -40,6 +41,7 @@ def test_the_comparison_with_bpe_is_consistent(tmp_path: Path) -> None:
     assert [result["batch"] for result in report["results"]] == [1, 3]
     per_character = report["text"]["bytes_per_character"]
     for result in report["results"]:
+        assert result["cores_of_others"] is None or result["cores_of_others"] >= 0
         assert result["tokens"] == round(24 / theirs["bytes_per_token"])
         steps = {"aunet": (24, 1.0), "bpe": (result["tokens"], theirs["bytes_per_token"])}
         for system, (ids, size) in steps.items():
