@@ -235,6 +235,8 @@ def decode(
     prompt_bytes: Annotated[int, typer.Option(min=1)] = 200,
     new_bytes: Annotated[int, typer.Option(min=2)] = 256,
     repetitions: Annotated[int, typer.Option(min=1)] = 5,
+    text: Annotated[list[str] | None, typer.Option(help="Files to write along; this machine's documentation.")] = None,
+    guesses: Annotated[int, typer.Option(min=0, help="Guess so many bytes at a time, from other parts of it.")] = 0,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "fp32",
@@ -256,7 +258,8 @@ def decode(
     batches = batch or [1, 8]
     if min(batches) < 1:
         raise ConfigError(f"--batch: {min(batches)} is not at least 1")
-    found, peaks = bench.measure(loaded, batches, prompt_bytes, new_bytes, repetitions)
+    data = bench.text_of(text or [])
+    found, peaks = bench.measure(loaded, data, batches, prompt_bytes, new_bytes, repetitions, guesses)
     values = bench.to_json(found, peaks, loaded, prompt_bytes, new_bytes)
     if as_json:
         print(json.dumps(values))

@@ -37,6 +37,7 @@ from aunet.infer.native.build import available, library
 from aunet.infer.native.kernels import NativeKernels
 from aunet.infer.request import Event
 from aunet.infer.sampling import Sampling
+from aunet.infer.scoring import continuation_bits
 from aunet.infer.session import Session
 from aunet.infer.weights import convert, require_full
 from aunet.model.aunet import AUNet
@@ -174,6 +175,10 @@ class LanguageModel:
     def bits(self, text: Text) -> npt.NDArray[np.float64]:
         """Bits of each byte and, last, of the end of the document, [n + 1]."""
         return document_bits(self.session(), to_bytes(text))
+
+    def continuation_bits(self, prompt: Text, continuations: Sequence[Text]) -> list[npt.NDArray[np.float64]]:
+        """Bits of each byte of each continuation of one prompt, which is read once; ends of documents do not count."""
+        return continuation_bits(self.session(), to_bytes(prompt), [to_bytes(text) for text in continuations])
 
     def score(self, texts: Text | Iterable[Text]) -> Score:
         """Bits, bytes, characters and documents of whole documents."""

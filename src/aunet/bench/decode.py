@@ -1,7 +1,7 @@
 """How fast a model writes: first byte and bytes per second, alone and in a batch, through the engine.
 
 With random weights, which take as long as trained ones, the bytes are those of a real text: after each draw, the next
-byte of the text is taken instead. So units end as often as they do in English.
+byte of the text is taken instead. So units end as often as they do in the text, and guesses are as good as they are.
 """
 
 import os
@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ import torch
 from rich.table import Table
 
 from aunet import corpus
+from aunet.data.problems import Problems
+from aunet.data.sources import files_documents
+from aunet.errors import ConfigError
+from aunet.infer.drafts import Drafts
 from aunet.infer.engine import Engine
 from aunet.infer.request import Request
 from aunet.infer.sampling import Sampling
@@ -49,6 +54,8 @@ class Decoding:
     """Seconds from the request to its first byte, the slowest of the batch."""
     bytes_per_second: list[float] = field(default_factory=list)
     """Of the whole batch, from the last first byte to the last byte."""
+    bytes_per_pass: list[float] = field(default_factory=list)
+    """Of a sequence: above 1 by guesses that were right."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +68,53 @@ class Peaks:
     """Per second, summing up 256 MiB."""
 
 
+def text_of(paths: Sequence[str]) -> bytes:
+    """All documents of some files, globs or directories (txt, jsonl, parquet); this machine's documentation if none."""
+    if not paths:
+        return "\n\n".join(text for _, text in corpus.gather().train).encode()
+    return b"\n\n".join(data for _, data in islice(files_documents(paths, "text", Problems()), DOCUMENTS))
+
+
+DOCUMENTS = 500
+"""Read at most: enough to write along and to learn guesses from."""
+APART = 10_000
+"""Bytes between the beginnings of the pieces of a batch."""
+LEARNED = 4_000_000
+"""Bytes behind all pieces that guesses are learned from."""
+
+
 def measure(
-    model: LanguageModel, batches: Sequence[int], prompt: int, new: int, repetitions: int
+    model: LanguageModel,
+    text: bytes,
+    batches: Sequence[int],
+    prompt: int,
+    new: int,
+    repetitions: int,
+    guesses: int = 0,
 ) -> tuple[list[Decoding], Peaks]:
-    """All batches by turns, so that what else the machine does hits all of them."""
-    text = "\n\n".join(text for _, text in corpus.gather().train).encode()
+    """All batches by turns, so that what else the machine does hits all of them.
+
+    `guesses`: so many bytes at a time, from n-grams of the text behind the pieces that are written; 0: none.
+    """
+    needed = APART * (max(batches) - 1) + prompt + new
+    if len(text) < needed:
+        raise ConfigError(f"the text has {len(text)} bytes; {needed} are needed for these options")
     found = [Decoding(batch) for batch in batches]
     rates, flows = [], []
     session = model.session()
     for repetition in range(repetitions + 1):
         for decoding in found:
-            first, rate = _once(Engine(session, decoding.batch), text, decoding.batch, prompt, new)
+            drafts = None
+            if guesses:
+                drafts = Drafts()
+                drafts.read(text[needed : needed + LEARNED])
+            engine = Engine(session, decoding.batch, drafts=drafts, guesses=guesses or 1)
+            first, rate = _once(engine, text, decoding.batch, prompt, new)
             if repetition:  # the first one warms up
                 decoding.first_byte.append(first)
                 decoding.bytes_per_second.append(rate)
+                counters = engine.counters
+                decoding.bytes_per_pass.append((counters.accepted_bytes + counters.passes) / counters.passes)
         rates.append(_product())
         flows.append(_sum())
     return found, Peaks(max(rates), max(flows))
@@ -83,20 +123,18 @@ def measure(
 def _once(engine: Engine, text: bytes, batch: int, prompt: int, new: int) -> tuple[float, float]:
     started = time.perf_counter()
     for i in range(batch):
-        piece = text[i * 10_000 : i * 10_000 + prompt + new]
+        piece = text[i * APART : i * APART + prompt + new]
         engine.submit(Request(piece[:prompt], new, Along(text=piece[prompt:])))
     begun: set[int] = set()
-    written = 0
-    first = last = started
+    first, written = started, 0
     while engine.busy:
         for event in engine.step():
             if event.data and event.index not in begun:
                 begun.add(event.index)
                 first, written = time.perf_counter(), 0
-            elif len(begun) == batch:
+            else:
                 written += len(event.data)
-        last = time.perf_counter()
-    return first - started, written / (last - first)
+    return first - started, written / (time.perf_counter() - first)
 
 
 def _product() -> float:
@@ -123,6 +161,7 @@ def to_json(found: Sequence[Decoding], peaks: Peaks, model: LanguageModel, promp
         values[f"bytes_per_s_batch_{decoding.batch}_range"] = [min(rates), max(rates)]
         values[f"first_byte_ms_batch_{decoding.batch}"] = statistics.median(firsts)
         values[f"first_byte_ms_batch_{decoding.batch}_range"] = [min(firsts), max(firsts)]
+        values[f"bytes_per_pass_batch_{decoding.batch}"] = statistics.median(decoding.bytes_per_pass)
     return {
         **values,
         "peak_gflops": peaks.gflops,
@@ -141,7 +180,7 @@ def to_json(found: Sequence[Decoding], peaks: Peaks, model: LanguageModel, promp
 def table(values: dict[str, Any], batches: Sequence[int]) -> Table:
     """For people."""
     shown = Table(title="decoding")
-    for column in ("sequences", "first byte, ms", "bytes/s", "least to greatest"):
+    for column in ("sequences", "first byte, ms", "bytes/s", "least to greatest", "bytes a pass"):
         shown.add_column(column, justify="right")
     for batch in batches:
         low, high = values[f"bytes_per_s_batch_{batch}_range"]
@@ -150,6 +189,7 @@ def table(values: dict[str, Any], batches: Sequence[int]) -> Table:
             f"{values[f'first_byte_ms_batch_{batch}']:.1f}",
             f"{values[f'bytes_per_s_batch_{batch}']:,.0f}",
             f"{low:,.0f} to {high:,.0f}",
+            f"{values[f'bytes_per_pass_batch_{batch}']:.2f}",
         )
     shown.caption = (
         f"{values['weight_mb']:.0f} MB of weights, {values['threads']} threads; in the same run: "

@@ -213,7 +213,7 @@ class Engine:
         if not writing:
             return []
         ending = [sequence for sequence in writing if any(sequence.levels)]
-        together = 2 * len(ending) >= len(writing) or any(sequence.held >= HOLD for sequence in ending)
+        together = 4 * len(ending) >= 3 * len(writing) or any(sequence.held >= HOLD for sequence in ending)
         if not together:
             for sequence in ending:
                 sequence.held += 1
