@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from aunet.bytes import BOS, EOS
 from aunet.errors import ConfigError
@@ -237,8 +238,12 @@ class Engine:
         ids, levels = [], []
         for sequence in writing:
             guesses = drafts.guess(sequence.done[-REACH:] + bytes(sequence.to_read), self._guesses)
-            ids.append([*sequence.to_read, *guesses])
-            levels.append([*sequence.levels, *map(sequence.after.push, guesses)])
+            guessed = list(map(sequence.after.push, guesses))
+            if not any(sequence.levels):
+                # The deeper stages need not run for the newest byte, and should not run for a mere guess.
+                guessed = list(takewhile(lambda level: level == 0, guessed))
+            ids.append([*sequence.to_read, *guesses[: len(guessed)]])
+            levels.append([*sequence.levels, *guessed])
         parts, rewinds = self.session.try_out([sequence.context for sequence in writing], ids, levels)
         events: list[Event] = []
         for sequence, read, part, rewind in zip(writing, ids, parts, rewinds, strict=True):
