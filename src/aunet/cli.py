@@ -125,13 +125,14 @@ def evaluate(
     files: Annotated[list[str], typer.Argument(metavar="FILES...", help="txt, jsonl(.gz, .zst), parquet.")],
     text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = "text",
     device: DeviceOption = "cpu",
+    weights: WeightsOption = "fp32",
     as_json: JsonOption = False,
 ) -> None:
     """Bits per byte of whole documents, per file and in total."""
     import aunet
     from aunet.evals.files import score_files, table
 
-    scores = score_files(aunet.load(model, device=device).session(), files, text_field, Console(stderr=True))
+    scores = score_files(aunet.load(model, device, weights).session(), files, text_field, Console(stderr=True))
     if as_json:
         print(json.dumps(scores.to_json()))
     else:
