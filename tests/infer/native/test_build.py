@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aunet.infer.native.build import available
+from aunet.infer.native.build import available, place
 from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
 from tests.runs import command, environment
@@ -45,15 +45,25 @@ def test_without_a_compiler_one_line_names_the_flag(model: Path, tmp_path: Path)
     assert generate(model, tmp_path / "none", PATH=str(tmp_path)).returncode == 0
 
 
-@compiler
-def test_a_damaged_library_is_named(model: Path, tmp_path: Path) -> None:
-    assert generate(model, tmp_path / "cache", "--native").returncode == 0
-    (library,) = (tmp_path / "cache").iterdir()
-    library.write_bytes(b"nonsense")
+def test_a_damaged_library_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
+    place().parent.mkdir()
+    place().write_bytes(b"nonsense")
     result = generate(model, tmp_path / "cache", "--native")
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
-    assert str(library) in result.stderr
+    assert str(place()) in result.stderr
+    assert generate(model, tmp_path / "cache").returncode == 0
+
+
+@compiler
+def test_a_cache_that_cannot_be_written_is_named(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = generate(model, tmp_path / "file" / "cache", "--native")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "AUNET_CACHE" in result.stderr
+    assert generate(model, tmp_path / "file" / "cache").returncode == 0
 
 
 @pytest.mark.parametrize(("flags", "word"), [(("--weights", "fp8"), "fp32, bf16, int8"), (("--device", "meta"), "")])

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -22,15 +23,24 @@ MACHINE: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
 @functools.cache
 def library() -> ctypes.CDLL:
     """The library of this machine; ConfigError where there is no compiler, or where it fails."""
-    source = resources.files("aunet.infer.native").joinpath("kernels.cpp").read_text()
-    key = hashlib.sha256("\n".join([source, *FLAGS, _machine()]).encode()).hexdigest()[:20]
-    path = _directory() / f"kernels-{key}.so"
-    if not path.is_file():
-        _build(source, path)
+    path = place()
+    try:
+        if not path.is_file():
+            _build(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path.parent}: cannot be written to ({error}); name another directory in AUNET_CACHE"
+        ) from None
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be loaded ({error}); remove it") from None
+
+
+def place() -> Path:
+    """Where the library of this machine is or will be."""
+    key = hashlib.sha256("\n".join([_source(), *FLAGS, _machine()]).encode()).hexdigest()[:20]
+    return _directory() / f"kernels-{key}.so"
 
 
 @functools.cache
@@ -43,25 +53,29 @@ def available() -> bool:
     return True
 
 
-def _build(source: str, path: Path) -> None:
+def _build(path: Path) -> None:
     compiler = next((found for name in CPP_COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
         raise ConfigError("native: compiled kernels need a C++ compiler; install g++, or go without")
+    if sys.stderr.isatty():
+        print("aunet: building kernels for this machine, once", file=sys.stderr)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Built beside its place and then renamed: several processes may do so at once, and one may be killed.
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         written, built = Path(scratch, "kernels.cpp"), Path(scratch, "kernels.so")
-        written.write_text(source)
+        written.write_text(_source())
         for choice in MACHINE:
             command = [compiler, *FLAGS, *choice, str(written), "-o", str(built)]
-            result = subprocess.run(  # noqa: S603
-                command, capture_output=True, text=True, check=False
-            )
+            result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
             if result.returncode == 0:
                 built.replace(path)
                 return
     reason = next(iter(result.stderr.strip().splitlines()), "no message")
     raise ConfigError(f"native: {compiler} could not build the kernels ({reason[:120]}); go without")
+
+
+def _source() -> str:
+    return resources.files("aunet.infer.native").joinpath("kernels.cpp").read_text()
 
 
 def _directory() -> Path:
