@@ -4,6 +4,7 @@ Shapes: T new positions of all sequences end to end, D width, C coarse vectors o
 """
 
 import ctypes
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -139,7 +140,7 @@ class NativeKernels:
         self._alive: list[object] = []
         """What the library reads, which must live on."""
         config = model.config
-        self._positions = [0] * len(config.stages)
+        self._positions, self._growing = [0] * len(config.stages), threading.Lock()
         stages = (_Stage * config.depth)()
         for slot, stage in zip(stages, cast(Iterable[Stage], model.stages), strict=True):
             slot.down = self._stack(stage.contract, stage.config, 0)
@@ -265,13 +266,16 @@ class NativeKernels:
         """Cosines and sines of so many positions at least, [positions, K / 2]."""
         if positions <= self._positions[stage]:
             return
-        self._positions[stage] = 2 * positions
-        config = self.model.config
-        angles = torch.arange(self._positions[stage])
-        cos, sin = map(self._floats, rotation(angles, config.stages[stage].head_dim, config.rope_theta))
-        trunk = stage == config.depth
-        for stack in [self._model.trunk] if trunk else [self._stages[stage].down, self._stages[stage].up]:
-            stack.cosines, stack.sines = cos, sin
+        with self._growing:  # other threads may read meanwhile, by the old tables, which live on
+            if positions <= self._positions[stage]:
+                return
+            config = self.model.config
+            angles = torch.arange(2 * positions)
+            cos, sin = map(self._floats, rotation(angles, config.stages[stage].head_dim, config.rope_theta))
+            trunk = stage == config.depth
+            for stack in [self._model.trunk] if trunk else [self._stages[stage].down, self._stages[stage].up]:
+                stack.cosines, stack.sines = cos, sin
+            self._positions[stage] = 2 * positions
 
     def _norm(self, norm: nn.RMSNorm) -> int:
         return self._floats(norm.weight)
