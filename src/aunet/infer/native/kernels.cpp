@@ -145,7 +145,7 @@ class Team {
     template <typename Work>
     void run(const Work &work) {
         work_ = [&work, this](int index) { work(Member{this, index, size_}); };
-        job_.fetch_add(1, std::memory_order_release);
+        job_.fetch_add(1);
         job_.notify_all();
         work_(0);
         meet();
@@ -179,7 +179,7 @@ class Team {
         const uint32_t now = meetings_.load(std::memory_order_acquire);
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
             arrived_.store(0, std::memory_order_relaxed);
-            meetings_.store(now + 1, std::memory_order_release);
+            meetings_.fetch_add(1);  // sequentially consistent: a thread that is about to sleep must not miss it
             meetings_.notify_all();
         } else {
             await(meetings_, now, BETWEEN_PARTS);
