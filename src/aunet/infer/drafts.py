@@ -34,20 +34,17 @@ class Drafts:
         for n in ORDERS:
             if len(data) <= n:
                 continue
-            place = _places(data, n)[:-1]
-            pairs, counts = np.unique(place << np.int64(8) | data[n:], return_counts=True)
-            places, following = pairs >> 8, (pairs & 255).astype(np.uint8)
-            seen = np.bincount(places, weights=counts, minlength=1 << BITS)
-            order = np.argsort(counts, kind="stable")  # of several bytes after one n-gram, the commonest comes last
-            places, following, counts = places[order], following[order], counts[order]
-            hits = np.zeros(1 << BITS, dtype=np.int64)
-            hits[places] = counts
-            surer = hits > self._hits[n]
-            best = np.zeros(1 << BITS, dtype=np.uint8)
-            best[places] = following
-            self._next[n][surer] = best[surer]
-            self._hits[n][surer] = np.minimum(hits[surer], 1 << 15)
-            self._seen[n][surer] = np.minimum(seen[surer], 1 << 15)
+            pairs, counts = np.unique(_places(data, n)[:-1] << np.int64(8) | data[n:], return_counts=True)
+            # Of the bytes that came after one n-gram, the commonest is the last.
+            order = np.lexsort((counts, pairs >> 8))
+            pairs, counts = pairs[order], counts[order]
+            place, first = np.unique(pairs >> 8, return_index=True)
+            last = np.append(first[1:], len(pairs)) - 1
+            surer = counts[last] > self._hits[n][place]
+            place, last, seen = place[surer], last[surer], np.add.reduceat(counts, first)[surer]
+            self._next[n][place] = pairs[last] & 255
+            self._hits[n][place] = np.minimum(counts[last], 1 << 15)
+            self._seen[n][place] = np.minimum(seen, 1 << 15)
 
     def follow(self, before: bytes, byte: int) -> None:
         """Learn that a byte came after these."""

@@ -28,6 +28,8 @@ Levels = npt.NDArray[np.uint8]
 
 QUERIES = 128
 """Queries that read a long memory together; bounds the mask at QUERIES times the keys."""
+FEW = 64
+"""Positions up to which the time of an operation is that of starting it."""
 TABLE = 8192
 """Positions whose rotary angles are looked up when bytes come one by one; those of later ones are computed."""
 
@@ -36,8 +38,8 @@ TABLE = 8192
 def lay_out_for_reading(model: AUNet) -> AUNet:
     """On a CPU, store the linear maps by columns: same values and shapes, other strides; returns the model.
 
-    A step multiplies one or two vectors by weights that come from memory, which is faster by columns
-    (docs/performance.md); products with many vectors, in prompts and in training, do not mind.
+    A step multiplies one or two vectors by weights that come from memory, which is faster by columns; products with
+    many vectors, in prompts and in training, do not mind.
     """
     if model.head.weight.device.type == "cpu":
         for module in model.modules():
@@ -174,8 +176,7 @@ class EagerKernels:
 
     def _upsample(self, stage: int, x_TD: Tensor, coarse_CE: Tensor, source_T: Indices, offset_T: Indices) -> Tensor:
         """Add to each position its part of its coarse vector."""
-        if len(source_T) <= SLOTS:
-            # Few positions: the time is the number of small operations.
+        if len(source_T) <= FEW:
             alike = len(source_T) == coarse_CE.shape[0] and bool((source_T == np.arange(len(source_T))).all())
             chosen_TE = coarse_CE if alike else coarse_CE[torch.from_numpy(source_T).to(self.device)]
             return x_TD + self._steppers[stage](chosen_TE, offset_T.tolist())
@@ -267,7 +268,7 @@ def _attend_many(layer: int, memory: Memory, q_mHK: Tensor, k_mGK: Tensor, v_mGK
         kept = slice(start - low * SLOTS, seen - low * SLOTS)
         keys = torch.cat([_joined([page.keys[layer] for page in pages])[:, kept].transpose(0, 1), k_mGK])
         values = torch.cat([_joined([page.values[layer] for page in pages])[:, kept].transpose(0, 1), v_mGK])
-    if memory.window is not None and q_mHK.shape[0] > SLOTS:
+    if memory.window is not None and q_mHK.shape[0] > FEW:
         # The kept keys are at most a window: as positions without queries of the packed operator they cost little.
         padded = torch.cat([q_mHK.new_zeros((before, *q_mHK.shape[1:])), q_mHK])
         starts_N = torch.tensor([0, keys.shape[0]], device=q_mHK.device)

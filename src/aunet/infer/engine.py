@@ -1,8 +1,8 @@
 """Many requests at once: they join and leave between two bytes, and share what they begin with.
 
 Each round reads a bounded piece of the prompts that are not read yet, and the newest byte of the sequences that are
-being written. A sequence that completes a unit waits a few rounds for others that do, because the deeper stages cost
-the same for one unit as for several: `HOLD` says how long at most.
+being written. A sequence that completes a unit waits a few rounds for others that do, because the deeper stages read
+their weights once for all of these units: `HOLD` says how long at most.
 """
 
 import math
@@ -14,7 +14,6 @@ from itertools import takewhile
 from aunet.bytes import BOS, EOS
 from aunet.errors import ConfigError
 from aunet.infer.drafts import ORDERS, Drafts
-from aunet.infer.pages import SLOTS
 from aunet.infer.prompts import PromptCache
 from aunet.infer.request import ByteScore, Event, Request
 from aunet.infer.session import Session
@@ -28,6 +27,7 @@ PROMPT_BYTES = 2048
 """Bytes of prompts read in a round while others are being written."""
 REACH = max(ORDERS)
 """Bytes that guesses depend on."""
+MOST_GUESSES = 64
 HOLD = 8
 """Rounds that a sequence waits at most for others that complete a unit too."""
 
@@ -41,8 +41,6 @@ class EngineCounters:
     cached_prompt_bytes: int = 0
     """Those of them that had been read for another request."""
     new_bytes: int = 0
-    rounds: int = 0
-    """Rounds in which a byte was read."""
     passes: int = 0
     """Times that a sequence read its newest byte, with what was guessed after it."""
     guessed_bytes: int = 0
@@ -61,7 +59,7 @@ class _Sequence:
     levels: list[int] = field(default_factory=list)
     after: Stream = field(init=False)
     """The splitter after the newest byte; the context's own is before it until it is read."""
-    done: bytes = b""
+    done: bytearray = field(default_factory=bytearray)
     """What was read of the prompt, and of the continuation behind it."""
     held: int = 0
     """Rounds since it began to wait for others."""
@@ -94,8 +92,8 @@ class Engine:
     ) -> None:
         if slots < 1:
             raise ConfigError(f"slots: {slots} is not at least 1")
-        if not 1 <= guesses <= SLOTS:
-            raise ConfigError(f"guesses: {guesses} is not from 1 to {SLOTS}")
+        if not 1 <= guesses <= MOST_GUESSES:
+            raise ConfigError(f"guesses: {guesses} is not from 1 to {MOST_GUESSES}")
         self.session, self.slots = session, slots
         self.prompts = PromptCache(prompt_cache)
         self.counters = EngineCounters()
@@ -155,7 +153,9 @@ class Engine:
                 sequence = _Sequence(writer, self.session.context(), [BOS, *prompt])
             else:
                 self.counters.cached_prompt_bytes += len(read.data)
-                sequence = _Sequence(writer, read.context.copy(), list(prompt[len(read.data) :]), done=read.data)
+                sequence = _Sequence(
+                    writer, read.context.copy(), list(prompt[len(read.data) :]), done=bytearray(read.data)
+                )
             self._sequences.append(sequence)
             if self._drafts:
                 self._drafts.read(prompt)
@@ -195,7 +195,7 @@ class Engine:
         for sequence, size, logits_nV in zip(chosen, sizes, rows, strict=True):
             ids, sequence.to_read = sequence.to_read[:size], sequence.to_read[size:]
             sequence.done += bytes(i for i in ids if i < BOS)
-            self.prompts.add(sequence.done, sequence.context, logits_nV[-1])
+            self.prompts.add(bytes(sequence.done), sequence.context, logits_nV[-1])
             request = sequence.writer.request
             if request.echo and request.alternatives is not None:
                 first = len(sequence.scores)
@@ -219,7 +219,6 @@ class Engine:
             for sequence in ending:
                 sequence.held += 1
             writing = [sequence for sequence in writing if not any(sequence.levels)]
-        self.counters.rounds += 1
         self.counters.passes += len(writing)
         for sequence in writing:
             sequence.held = 0
@@ -237,7 +236,7 @@ class Engine:
         """Read newest bytes and guesses behind them; what the model does not draw is taken back."""
         ids, levels = [], []
         for sequence in writing:
-            guesses = drafts.guess(sequence.done[-REACH:] + bytes(sequence.to_read), self._guesses)
+            guesses = drafts.guess(bytes(sequence.done[-REACH:]) + bytes(sequence.to_read), self._guesses)
             guessed = list(map(sequence.after.push, guesses))
             if not any(sequence.levels):
                 # The deeper stages need not run for the newest byte, and should not run for a mere guess.
@@ -248,7 +247,7 @@ class Engine:
         events: list[Event] = []
         for sequence, read, part, rewind in zip(writing, ids, parts, rewinds, strict=True):
             for kept, logits_V in enumerate(part.float().cpu().numpy(), 1):
-                drafts.follow(sequence.done[-REACH:], read[kept - 1])
+                drafts.follow(bytes(sequence.done[-REACH:]), read[kept - 1])
                 sequence.done += bytes(read[kept - 1 : kept])
                 chosen = self._draw(sequence, logits_V, events)
                 if chosen is None or read[kept : kept + 1] != [chosen]:

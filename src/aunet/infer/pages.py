@@ -64,14 +64,13 @@ class Memory:
     """and the address of this table."""
 
     def reserve(self, new: int, make: MakePage) -> None:
-        """Pages for the next `new` positions; lets go of those that no position sees after going back SLOTS at most."""
+        """Pages for the next `new` positions; lets go of those that none of them sees."""
         changed = False
-        if self.window is not None:
-            unseen = (self.seen - SLOTS - self.window + 1) // SLOTS - self.first
-            if unseen > 0:
-                del self.pages[:unseen]
-                self.first += unseen
-                changed = True
+        unseen = self.visible(self.seen) // SLOTS - self.first
+        if unseen > 0:
+            del self.pages[:unseen]
+            self.first += unseen
+            changed = True
         if self.pages and self.pages[-1].shared and self.seen < (self.first + len(self.pages)) * SLOTS:
             own = make()
             own.data.copy_(self.pages[-1].data)
@@ -84,7 +83,7 @@ class Memory:
             self._tabulate()
 
     def go_back(self, seen: int) -> None:
-        """Forget the last positions, SLOTS at most; their slots are written over."""
+        """Forget the last positions, of those that were read last; their slots are written over."""
         self.seen = seen
         if len(self.pages) > -(-seen // SLOTS) - self.first:
             del self.pages[-(-seen // SLOTS) - self.first :]

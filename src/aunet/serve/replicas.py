@@ -32,13 +32,13 @@ class Replicas(Strict):
     gpus: float = Field(default=0, ge=0, description="of a replica")
     device: str = "cpu"
     weights: str = "fp32"
-    slots: int = 64
-    queue: int = 256
-    max_prompt_bytes: int = 65_536
-    max_new_bytes: int = 4_096
-    max_scored_bytes: int = 16_384
-    max_seconds: float = 120.0
-    drain_seconds: float = 10.0
+    slots: int = Settings.slots
+    queue: int = Settings.queue
+    max_prompt_bytes: int = Settings.max_prompt_bytes
+    max_new_bytes: int = Settings.max_new_bytes
+    max_scored_bytes: int = Settings.max_scored_bytes
+    max_seconds: float = Settings.max_seconds
+    drain_seconds: float = Settings.drain_seconds
 
     @property
     def settings(self) -> Settings:

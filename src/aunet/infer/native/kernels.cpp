@@ -469,7 +469,6 @@ struct Scratch {
 thread_local Scratch scratch;
 thread_local std::vector<float> shared_attended, shared_hidden;  // of the thread that calls
 
-
 // Which positions of a stage are new, row by row; the rows of a sequence follow each other.
 struct Rows {
     int64_t count;
@@ -551,7 +550,7 @@ void through(const Stack *stack, const Rows &of, float *x, int threads) {
 }
 
 // out[t] (+)= map[choice[t]] norm(x[t]), where `choice` picks one of several maps that follow each other in memory; null
-// for the first one. Without `norm` there is none.
+// for the first one.
 void apply(const Linear &map, const float *norm, float eps, int64_t rows, const float *const *x, const int64_t *choice,
            int64_t choices, float *const *out, bool add, int threads) {
     const int64_t D = map.inputs, N = map.outputs;

@@ -1,6 +1,6 @@
 """`Kernels` by the library of `kernels.cpp`: fp32 vectors; weights in fp32, bf16, or 8 bits with a scale per output.
 
-Shapes: T new positions of all sequences end to end, D width, C coarse vectors of width E, P position maps.
+Shapes: T new positions of all sequences end to end, D width of a stage, V vocabulary, K head width.
 """
 
 import ctypes
