@@ -16,6 +16,7 @@ from aunet.bytes import BOS
 from aunet.errors import ConfigError
 from aunet.infer import engine as engine_module
 from aunet.infer.engine import HOLD, Engine
+from aunet.infer.native.build import available
 from aunet.infer.request import Event, Request
 from aunet.infer.sampling import Sampling
 from aunet.infer.session import Session
@@ -23,10 +24,24 @@ from aunet.infer.state import State
 from aunet.language_model import LanguageModel
 from tests.model.packs import RULES, small_config, small_model
 
+KERNELS = "eager"
+"""What `model` reads with; the fixture sets it."""
+
+
+@pytest.fixture(autouse=True, params=["eager", "native"])
+def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "native" and not available():
+        pytest.skip("the compiled kernels need a C++ compiler")
+    monkeypatch.setitem(globals(), "KERNELS", request.param)
+
+
+def model(stages: int = 3) -> LanguageModel:
+    return _model(stages, KERNELS == "native")
+
 
 @cache
-def model(stages: int = 3) -> LanguageModel:
-    return LanguageModel(small_model(small_config(stages, splitter=RULES[stages - 1]), seed=2))
+def _model(stages: int, native: bool) -> LanguageModel:
+    return LanguageModel(small_model(small_config(stages, splitter=RULES[stages - 1]), seed=2), native=native)
 
 
 def run(engine: Engine, events: list[Event] | None = None) -> dict[int, list[Event]]:
@@ -211,6 +226,34 @@ def test_nobody_waits_long_for_others_that_complete_a_unit() -> None:
     assert max(gaps) <= HOLD + 2
 
 
+def units_of_reads(monkeypatch: pytest.MonkeyPatch, hold: int) -> list[int]:
+    """Units of each read in which eight sequences go on and the trunk runs."""
+    session, found = Session(model(2).network, model(2).splitter, model(2).session().kernels), []
+    original = session.kernels.read
+
+    def noted(contexts: Any, *rest: Any) -> Any:
+        logits_TV, outputs = original(contexts, *rest)
+        if len(outputs) > 1 and len(logits_TV) <= 8:
+            found.append(len(outputs[1]))
+        return logits_TV, outputs
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.kernels, "read", noted)
+        patch.setattr(engine_module, "HOLD", hold)
+        engine = Engine(session, prompt_cache=0)
+        for i in range(8):
+            engine.submit(Request(b"start " * (i + 2), 60, Sampling(1.0, seed=i)))
+        run(engine)
+    return found
+
+
+def test_units_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for each other, the sequences of a batch run the deeper stages less often, for more of them at a time."""
+    at_once, waited = units_of_reads(monkeypatch, 0), units_of_reads(monkeypatch, HOLD)
+    assert sum(at_once) == sum(waited)
+    assert len(waited) < len(at_once)
+
+
 @pytest.mark.parametrize("stop", [(), (b"e",)])
 def test_scores_are_log_probabilities_of_the_model(stop: tuple[bytes, ...]) -> None:
     engine = Engine(model().session())
@@ -250,13 +293,17 @@ def test_bad_requests_are_one_line(options: dict[str, Any], key: str) -> None:
 def test_forks_share_pages_and_do_not_write_to_each_others() -> None:
     session = model().session()
     state = session.start(1)
-    session.extend(state, [[BOS, *b"a" * 100]])
+    session.extend(state, [[BOS, *b"a b c d " * 50]])
     (original,), (fork, other) = state.contexts, state.copy([0, 0]).contexts
-    kept = [page.data.clone() for page in original.pages()]
-    session.extend(State([fork, other]), [list(b"bcd"), list(b"xyz ")])
-    assert all(torch.equal(page.data, before) for page, before in zip(original.pages(), kept, strict=True))
-    assert original.memories[0].pages[0] is fork.memories[0].pages[0]
-    assert original.memories[0].pages[-1] is not fork.memories[0].pages[-1]
+    # As bits: what was never written may be anything, also no number.
+    kept = [page.data.view(torch.int32).clone() for page in original.pages()]
+    session.extend(State([fork, other]), [list(b"e f "), list(b"x y ")])
+    for page, before in zip(original.pages(), kept, strict=True):
+        assert torch.equal(page.data.view(torch.int32), before)
+    mine, theirs = original.memories[2].pages, fork.memories[2].pages  # of the trunk, which has no window
+    assert len(mine) > 1
+    assert all(a is b for a, b in zip(mine[:-1], theirs, strict=False))
+    assert mine[-1] not in theirs
 
 
 def test_pages_that_nobody_sees_any_more_are_let_go() -> None:
