@@ -253,7 +253,7 @@ def decode(
 
     torch.set_num_threads(threads)
     if model is None:
-        loaded = LanguageModel.random(load_run("aunet2-23m", []).model, weights=weights, native=native)
+        loaded = LanguageModel.random(load_run("aunet2-23m", []).model, device=device, weights=weights, native=native)
     else:
         loaded = LanguageModel.load(model, device, weights, native)
     batches = batch or [1, 8]

@@ -18,6 +18,7 @@ torch.Size([1, 3, 258])
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -34,11 +35,11 @@ from aunet.evals.bpb import Score, document_bits, score
 from aunet.infer.eager import lay_out_for_reading
 from aunet.infer.generate import collect, generate
 from aunet.infer.native.build import available, library
-from aunet.infer.native.kernels import NativeKernels
+from aunet.infer.reading import Reader
 from aunet.infer.request import Event
 from aunet.infer.sampling import Sampling
 from aunet.infer.scoring import continuation_bits
-from aunet.infer.session import Session
+from aunet.infer.session import Session, document_levels
 from aunet.infer.weights import convert, require_full
 from aunet.model.aunet import AUNet
 from aunet.model.directory import load_model, save_model
@@ -91,7 +92,7 @@ class LanguageModel:
             library()  # says why, where it cannot be had
         self.native = on_cpu and native is not False and available()
         self.network = (network if self.native else lay_out_for_reading(network)).eval()
-        self._kept: tuple[object, Session] | None = None
+        self._reader = Reader(self.native)
 
     @classmethod
     def load(
@@ -106,19 +107,24 @@ class LanguageModel:
         `weights`: fp32, bf16, or int8 (needs torchao). `native`: read by kernels that the machine's C++ compiler
         builds once, for the CPU; True requires them, False goes without, None takes them where they can be had.
         """
-        try:
-            network = load_model(Path(path), device)
-        except (RuntimeError, AssertionError) as error:
-            raise AUNetError(f"device: {device!s} cannot be used here ({' '.join(str(error).split())[:120]})") from None
+        with _usable(device):
+            network = load_model(Path(path), torch.device(device))
         return cls(convert(network, weights), native)
 
     @classmethod
     def random(
-        cls, config: AUNetConfig, seed: int = 0, weights: str = "fp32", native: bool | None = None
+        cls,
+        config: AUNetConfig,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        weights: str = "fp32",
+        native: bool | None = None,
     ) -> "LanguageModel":
         """An untrained model."""
         network = AUNet(config)
         network.initialise(seed)
+        with _usable(device):
+            network = network.to(device)
         return cls(convert(network, weights), native)
 
     def save(self, path: str | Path) -> None:
@@ -133,12 +139,7 @@ class LanguageModel:
 
     def session(self) -> Session:
         """The network prepared for reading; kept until its weights change."""
-        if not self.native:
-            return Session(self.network, self.splitter)
-        weights = [(parameter.data_ptr(), parameter._version) for parameter in self.network.parameters()]
-        if self._kept is None or self._kept[0] != weights:
-            self._kept = weights, Session(self.network, self.splitter, NativeKernels(self.network))
-        return self._kept[1]
+        return self._reader.session(self.network, self.splitter)
 
     @overload
     def generate(self, prompt: Text = ..., *, as_bytes: bool = ..., **options: Any) -> Any: ...
@@ -201,27 +202,22 @@ class LanguageModel:
         if ids_BS.dim() != 2:
             raise AUNetError(f"input_ids: expected integers of shape [B, S], not {list(ids_BS.shape)}")
         if not ids_BS.numel():
-            return torch.empty((*ids_BS.shape, self.config.vocab_size), device=self.network.head.weight.device)
+            return self.network.embedding.weight.new_empty((*ids_BS.shape, self.config.vocab_size))
         if int(ids_BS.min()) < 0 or int(ids_BS.max()) >= self.config.vocab_size:
             raise AUNetError(f"input_ids: every id must be from 0 to {self.config.vocab_size - 1}")
         device = self.network.head.weight.device
-        levels_BS = self._levels(ids_BS) if levels is None else self._given_levels(levels, ids_BS)
-        rows, width = ids_BS.shape
+        if levels is None:
+            levels_BS = torch.from_numpy(
+                np.stack([document_levels(row, self.splitter) for row in ids_BS.cpu().numpy()])
+            )
+        else:
+            levels_BS = self._given_levels(levels, ids_BS)
+        batch, width = ids_BS.shape
         levels_T = levels_BS.flatten().to(device)
-        counts = [rows * width, *(int((levels_T > s).sum()) for s in range(self.config.depth))]
-        starts_N = torch.arange(rows + 1, device=device) * width
+        counts = [batch * width, *(int((levels_T > s).sum()) for s in range(self.config.depth))]
+        starts_N = torch.arange(batch + 1, device=device) * width
         logits_TV = self.network(ids_BS.flatten().to(device), levels_T, starts_N, counts, width)
-        return logits_TV.unflatten(0, (rows, width))
-
-    def _levels(self, ids_BS: Tensor) -> Tensor:
-        levels_BS = np.empty(ids_BS.shape, dtype=np.uint8)
-        for b, row in enumerate(ids_BS.cpu().numpy()):
-            marks = np.flatnonzero(row >= BOS)
-            for start, end in zip([0, *(marks + 1)], [*marks, len(row)], strict=True):
-                levels_BS[b, start:end] = self.splitter.levels(row[start:end].astype(np.uint8).tobytes())
-            levels_BS[b, marks] = self.config.depth
-        levels_BS[:, 0] = self.config.depth
-        return torch.from_numpy(levels_BS)
+        return logits_TV.unflatten(0, (batch, width))
 
     def _given_levels(self, levels: Any, ids_BS: Tensor) -> Tensor:
         levels_BS = _integers("levels", levels)
@@ -250,6 +246,15 @@ class LanguageModel:
             units = [Unit((a, b), data[a:b]) for a, b in zip(starts, ends, strict=True)]
             stages.append(StageUnits(units, vectors_UD.clone(), (ends[-1], len(data))))
         return Encoding(data, levels_n, stages)
+
+
+@contextmanager
+def _usable(device: str | torch.device) -> Iterator[None]:
+    """AUNetError that names a device which torch cannot use."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise AUNetError(f"device: {device!s} cannot be used here ({' '.join(str(error).split())[:120]})") from None
 
 
 def _integers(name: str, values: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """`aunet bench decode` in real processes, on a small model."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_every_byte_is_written_and_counted() -> None:
 )
 def test_bad_flags_are_one_line(model: Path, flags: tuple[str, ...], word: str) -> None:
     result = aunet("bench", "decode", model, *flags, "--json")
+    assert_one_line(result, word)
+
+
+def test_a_device_that_is_not_there_is_one_line_without_a_model_too(model: Path) -> None:
+    for target in ([model], []):
+        assert_one_line(aunet("bench", "decode", *target, "--device", "nonsense"), "device: nonsense")
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], word: str) -> None:
     assert result.returncode != 0
     assert result.stderr.count("\n") == 1, result.stderr
     assert word in result.stderr

@@ -25,8 +25,8 @@ from aunet.hf.cache import AUNetCache
 from aunet.hf.config import AUNetConfig
 from aunet.hf.generation import ByteGeneration, byte_generation
 from aunet.hf.hub import complete, push
-from aunet.hf.reading import Reader
 from aunet.hf.rows import columns_of, packed, rows_of, targets_of
+from aunet.infer.reading import Reader
 from aunet.model.aunet import AUNet
 from aunet.model.directory import WEIGHTS
 from aunet.splitting import splitter

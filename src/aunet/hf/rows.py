@@ -17,6 +17,7 @@ from torch import Tensor
 from aunet.bytes import BOS, VOCAB_SIZE
 from aunet.errors import AUNetError
 from aunet.hf.config import PAD
+from aunet.infer.session import document_levels
 from aunet.splitting import Splitter
 
 IGNORED = -100
@@ -71,21 +72,11 @@ def rows_of(input_ids: Any, attention_mask: Any, seen: int = 0) -> Rows:
     return Rows([row[kept] for row, kept in zip(ids_BS.numpy(), real, strict=True)], real)
 
 
-def levels_of(row: npt.NDArray[np.int64], splitter: Splitter) -> npt.NDArray[np.uint8]:
-    """Levels of a row that is one document, [n]: a mark has the highest one and starts the splitter anew."""
-    levels = np.full(len(row), splitter.depth, dtype=np.uint8)
-    marks = np.flatnonzero(row >= BOS)
-    for start, end in zip([0, *(marks + 1)], [*marks, len(row)], strict=True):
-        levels[start:end] = splitter.levels(row[start:end].astype(np.uint8).tobytes())
-    levels[:1] = splitter.depth
-    return levels
-
-
 @torch.compiler.disable
 def packed(rows: Sequence[npt.NDArray[np.int64]], splitter: Splitter, device: torch.device) -> tuple[Any, ...]:
     """The arguments of `AUNet.forward` for rows that are one document each."""
     documents = [row for row in rows if len(row)]
-    levels_T = np.concatenate([levels_of(row, splitter) for row in documents])
+    levels_T = np.concatenate([document_levels(row, splitter) for row in documents])
     counts = [int((levels_T >= s).sum()) for s in range(splitter.depth + 1)]
     starts_N = np.cumsum([0, *map(len, documents)])
     arrays = (np.concatenate(documents), levels_T, starts_N)

@@ -147,5 +147,15 @@ class Rewind:
             memory.offset = len(level) - units[-1] if units else offset + len(level)
 
 
+def document_levels(ids_n: npt.NDArray[np.integer], splitter: Splitter) -> npt.NDArray[np.uint8]:
+    """Levels of a document at once, [n]: a mark has the highest one and starts the splitter anew."""
+    levels_n = np.full(len(ids_n), splitter.depth, dtype=np.uint8)
+    marks = np.flatnonzero(ids_n >= BOS)
+    for start, end in zip([0, *(marks + 1)], [*marks, len(ids_n)], strict=True):
+        levels_n[start:end] = splitter.levels(ids_n[start:end].astype(np.uint8).tobytes())
+    levels_n[:1] = splitter.depth
+    return levels_n
+
+
 def _integers(values: Ids) -> list[int]:
     return values.tolist() if isinstance(values, np.ndarray) else list(values)

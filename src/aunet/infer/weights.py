@@ -1,10 +1,10 @@
 """The number format of the weights of a model that only runs."""
 
 import logging
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aunet.errors import AUNetError, ConfigError, MissingExtra
 from aunet.model.aunet import AUNet
@@ -30,19 +30,22 @@ def convert(network: AUNet, weights: str) -> AUNet:
     return network
 
 
+def stored(parameter: Tensor) -> list[Tensor]:
+    """What a weight consists of: itself, or 8-bit values and their scales."""
+    if hasattr(parameter, "qdata"):
+        return [cast(Any, parameter).qdata, cast(Any, parameter).scale]
+    return [parameter.detach()]
+
+
 def require_full(network: AUNet, action: str) -> None:
     """AUNetError where 8-bit weights cannot serve."""
-    if any(hasattr(parameter, "qdata") for parameter in network.parameters()):
+    if any(len(stored(parameter)) > 1 for parameter in network.parameters()):
         raise AUNetError(f"{action}: the weights have been rounded to int8; load the model with fp32 weights")
 
 
 def weight_bytes(network: AUNet) -> int:
     """Memory of the weights."""
-    total = 0
-    for parameter in network.parameters():
-        stored = [getattr(parameter, "qdata", parameter), *([parameter.scale] if hasattr(parameter, "scale") else [])]
-        total += sum(tensor.numel() * tensor.element_size() for tensor in stored)
-    return total
+    return sum(part.nbytes for parameter in network.parameters() for part in stored(parameter))
 
 
 def _is_matrix(module: nn.Module, name: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from aunet.config import StageConfig
 from aunet.infer.native.build import library
 from aunet.infer.pages import SLOTS, Page
 from aunet.infer.state import Context
+from aunet.infer.weights import stored
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Block, rotation
 from aunet.model.upsampling import MultiLinear, Repeat
@@ -101,16 +102,14 @@ class Panels:
 
         `rows`, [matrices, outputs]: which rows of a weight [outputs, inputs] to take, all of them if not given.
         """
-        if hasattr(weight, "qdata"):
-            values, scale = cast(Any, weight).qdata, cast(Any, weight).scale.float()
-        else:
-            values, scale = weight.detach(), None
+        values, *scales = stored(weight)
         values = values if rows is None else values[rows]
         outputs = values.shape[-2]
         panels = _padded(values.reshape(-1, *values.shape[-2:])).unflatten(1, (-1, PANEL)).transpose(2, 3).contiguous()
-        if scale is not None:
-            scale = scale if rows is None else scale[rows]
-            scale = _padded(scale.reshape(-1, outputs, 1)).contiguous()
+        scale = None
+        if scales:
+            taken = scales[0].float() if rows is None else scales[0].float()[rows]
+            scale = _padded(taken.reshape(-1, outputs, 1)).contiguous()
         return cls(panels, scale, outputs)
 
     def linear(self) -> _Linear:
@@ -130,7 +129,7 @@ class NativeKernels:
     Every position is computed by itself and always in the same way: results do not depend on the batch.
     """
 
-    rows = 256
+    rows = 1024
     invariant = True
     dtype = torch.float32
 

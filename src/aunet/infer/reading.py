@@ -1,8 +1,8 @@
 """The network prepared for reading, which takes as long as reading hundreds of bytes and is kept while it is valid.
 
-The weights of a model of `transformers` may change at any time and in any way: by an optimizer, by averages of weights
-that are swapped in, by adapters. So what is kept is valid while the bits of all weights are the same, which is checked
-at the speed of memory when a prompt is read.
+Weights may change at any time and in any way: by an optimizer, by averages of weights that are swapped in, by adapters.
+So what is kept is valid while the bits of all weights are the same, which is checked at the speed of memory whenever a
+session is asked for.
 """
 
 from typing import Any
@@ -13,27 +13,29 @@ from torch import Tensor
 from aunet.infer.native.build import available
 from aunet.infer.native.kernels import KINDS, NativeKernels
 from aunet.infer.session import Session
+from aunet.infer.weights import stored
 from aunet.model.aunet import AUNet
 from aunet.splitting import Splitter
 
 
 class Reader:
-    """Gives the session of a network."""
+    """Gives the session of a network; `native`: by compiled kernels where they know all of it and can be had."""
 
-    def __init__(self) -> None:
+    def __init__(self, native: bool = True) -> None:
+        self.native = native
         self._kept: tuple[object, Session] | None = None
 
     def session(self, network: AUNet, splitter: Splitter) -> Session:
-        """The session of these weights; on a CPU by compiled kernels, where they can be had."""
-        weights = [_bits(parameter) for parameter in network.parameters()]
+        """The session of these weights."""
+        weights = [_bits(part) for parameter in network.parameters() for part in stored(parameter)]
         marks = network.head.weight.device, network.head.weight.dtype, torch.stack(weights).tolist()
         if self._kept is None or self._kept[0] != marks:
-            kernels = NativeKernels(network) if _plain(network) and available() else None
+            kernels = NativeKernels(network) if self.native and _plain(network) and available() else None
             self._kept = marks, Session(network, splitter, kernels)
         return self._kept[1]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reader, ()  # the copy of a model prepares itself
+        return Reader, (self.native,)  # the copy of a model prepares itself
 
 
 @torch.no_grad()
