@@ -33,5 +33,5 @@ def server(directory: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def tireless(directory: Path) -> Iterator[Server]:
     """A server whose texts last until they are stopped, however slow this machine is just now."""
-    with serving(directory, "--max-new-bytes", "1000000") as running:
+    with serving(directory, "--max-new-bytes", "1000000", "--max-scored-bytes", "2000000") as running:
         yield running
