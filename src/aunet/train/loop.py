@@ -18,9 +18,10 @@ import aunet
 from aunet.config import RunConfig
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, RunFailed
 from aunet.model.aunet import AUNet
 from aunet.model.directory import load_config, load_model, save_model
+from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
 from aunet.train.metrics import Metrics
 from aunet.train.optim import build_optimizer
@@ -58,7 +59,7 @@ class Trainer:
         self.model.initialise(config.train.seed)
         self.optimizer = build_optimizer(self.model, config.train)
         checkpoint.materialise(self.optimizer)
-        self.step, self.bytes, self.seconds = 0, 0, 0.0
+        self.step, self.bytes, self.useful_flops, self.seconds = 0, 0, 0.0, 0.0
         self.saved_step = -1
         self.health = torch.zeros(2)
         """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
@@ -94,6 +95,9 @@ class Trainer:
         self.loader.load_state_dict(found.state["loader"])
         checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizer))
         self.step, self.bytes, self.seconds = found.step, found.state["bytes"], found.state["seconds"]
+        # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
+        estimate = self.bytes * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
+        self.useful_flops = found.state.get("useful_flops", estimate)
         self.saved_step = found.step
 
     def run(self, validate: Validate | None, metrics: Metrics, progress: TrainingProgress, stop: Stop) -> Outcome:
@@ -158,6 +162,8 @@ class Trainer:
         self.step += 1
         step_bytes = sum(batch.bytes for batch in batches)
         self.bytes += step_bytes
+        lengths = [stage_lengths(batch.levels, batch.starts, batch.counts) for batch in batches]
+        self.useful_flops += sum(useful_flops(self.config.model, of_batch) for of_batch in lengths)
         counts = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
         return {
             "loss": loss,
@@ -184,7 +190,8 @@ class Trainer:
         flops = self.bytes * self.plan.flops_per_byte
         # Rows cut documents, so this is what training sees, not the bits per byte of documents.
         line["train_bits_per_byte"] = line["loss"] * line["positions"] / math.log(2) / line["step_bytes"]
-        return {**line, "bytes": self.bytes, "paper_flops": flops, "bytes_per_second": rate, "seconds": self.seconds}
+        counted = {"bytes": self.bytes, "paper_flops": flops, "useful_flops": self.useful_flops}
+        return {**line, **counted, "bytes_per_second": rate, "seconds": self.seconds}
 
     def _validate(self, validate: Validate, metrics: Metrics, progress: TrainingProgress) -> Mapping[str, float]:
         self.model.eval()
@@ -203,6 +210,7 @@ class Trainer:
             "config": json.loads(self.config.model_dump_json()),
             "rows_per_step": self.plan.rows_per_step,
             "bytes": self.bytes,
+            "useful_flops": self.useful_flops,
             "seconds": self.seconds,
             "loader": self.loader.state_dict(),
         }
@@ -215,7 +223,7 @@ class Trainer:
         loss, norm = self.health.tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             where = f"resume from {self.out / 'checkpoints'}" if self.saved_step > 0 else "start again"
-            raise AUNetError(
+            raise RunFailed(
                 f"step {self.step}: the loss is {loss}, the gradient norm {norm}; "
                 f"lower train.lr (now {self.plan.lr:g}) and {where}"
             )
