@@ -139,8 +139,8 @@ class AUNet(nn.Module):
         Matrices: truncated normal (3 sigma) with sigma 1 / sqrt(inputs), so that they keep the scale of a normalised
         input; the last matrix of each residual branch is divided by sqrt(2 layers on the way through), so that depth
         does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width). Norms: 1. The maps of
-        single offsets start at 0: upsampling begins as a repetition and learns to differ by offset. Look-ups start at 0:
-        what was never read in training adds nothing.
+        single offsets start at 0: upsampling begins as a repetition and learns to differ by offset.
+        Look-ups start at 0: what was never read in training adds nothing.
         """
         generator = torch.Generator().manual_seed(seed)
         branches = 2 * sum(
