@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import aunet
-from aunet.config import RunConfig
+from aunet.config import RunConfig, validate
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError, RunFailed
@@ -24,7 +24,7 @@ from aunet.model.directory import load_config, load_model, save_model
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
 from aunet.train.metrics import Metrics
-from aunet.train.optim import build_optimizer
+from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import Stop, compile_blocks
@@ -32,7 +32,15 @@ from aunet.train.runtime import Stop, compile_blocks
 Validate = Callable[[AUNet], Mapping[str, float]]
 """Scores the held-out documents: at least `bits_per_byte`."""
 
-FIXED_ON_RESUME = ("model", "data.seed", "train.seed", "train.betas", "train.weight_decay", "train.clip")
+FIXED_ON_RESUME = (
+    "model",
+    "data.seed",
+    "train.seed",
+    "train.betas",
+    "train.weight_decay",
+    "train.lookup_lr",
+    "train.clip",
+)
 """Settings that a resumed run must share with its checkpoint, beside what the loader checks."""
 
 
@@ -57,8 +65,8 @@ class Trainer:
         self.out = Path(config.train.out)
         self.model = AUNet.on_meta(config.model).to_empty(device=device)
         self.model.initialise(config.train.seed)
-        self.optimizer = build_optimizer(self.model, config.train)
-        checkpoint.materialise(self.optimizer)
+        self.optimizers = build_optimizers(self.model, config.train)
+        checkpoint.materialise(self.optimizers)
         self.step, self.bytes, self.useful_flops, self.seconds = 0, 0, 0.0, 0.0
         self.saved_step = -1
         self.health = torch.zeros(2)
@@ -81,7 +89,8 @@ class Trainer:
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
-        saved = found.state["config"]
+        # Settings that the version which saved it did not have yet are filled in.
+        saved = validate(RunConfig, found.state["config"], str(found.directory)).model_dump(mode="json")
         for key in FIXED_ON_RESUME:
             then, now = _at(saved, key), _at(self.config.model_dump(mode="json"), key)
             if then != now:
@@ -93,7 +102,7 @@ class Trainer:
                 f"{found.state['rows_per_step']}; restore train.batch_bytes or name another train.out"
             )
         self.loader.load_state_dict(found.state["loader"])
-        checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizer))
+        checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizers))
         self.step, self.bytes, self.seconds = found.step, found.state["bytes"], found.state["seconds"]
         # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
         estimate = self.bytes * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
@@ -152,13 +161,10 @@ class Trainer:
             part = self._loss(batch) / positions
             part.backward()
             loss += part.detach()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        norm = clip_gradients(self.model.parameters(), settings.clip)
         self.health = torch.stack([loss, norm])
         rate = learning_rate(self.plan, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizers, rate)
         self.step += 1
         step_bytes = sum(batch.bytes for batch in batches)
         self.bytes += step_bytes
@@ -214,7 +220,7 @@ class Trainer:
             "seconds": self.seconds,
             "loader": self.loader.state_dict(),
         }
-        tensors = checkpoint.training_tensors(self.model, self.optimizer)
+        tensors = checkpoint.training_tensors(self.model, self.optimizers)
         checkpoint.save(self.out / "checkpoints", self.step, tensors, state, self.config.train.keep)
         self.saved_step = self.step
 
