@@ -22,14 +22,16 @@ LAYERS = {
     "files": BASE,
     "config": BASE,
     "compiler": BASE,
-    "presets": BASE,
+    "vocabulary": BASE,
+    "presets": BASE | {"vocabulary"},
     "splitting": BASE,
-    "data": BASE | {"splitting"},
+    "data": BASE | {"splitting", "vocabulary"},
     "model": BASE,
-    "train": BASE | {"splitting", "data", "model"},
-    "infer": BASE | {"splitting", "data", "model"},
-    "language_model": BASE | {"splitting", "data", "model", "infer", "evals"},
-    "evals": BASE | {"splitting", "data", "model", "infer", "language_model"},
+    "train": BASE | {"splitting", "vocabulary", "data", "model"},
+    "infer": BASE | {"splitting", "vocabulary", "data", "model"},
+    "language_model": BASE | {"splitting", "vocabulary", "data", "model", "infer", "evals"},
+    "evals": BASE | {"splitting", "vocabulary", "data", "model", "infer", "language_model"},
+    "tokenizer": BASE | {"splitting", "vocabulary", "data"},
 }
 """What a part of the package may import; parts that are not named are the top: the command line and what it shows."""
 
