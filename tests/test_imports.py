@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "aunet"
 OPTIONAL = ["datasets", "pyarrow", "zstandard", "wandb", "tensorboard", "transformers", "tokenizers", "pandas", "scipy"]
-OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray"]
+OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray", "optuna", "sqlalchemy", "matplotlib"]
 NOTHING_WITHOUT = {"hf", "serve"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
 
@@ -32,6 +32,7 @@ LAYERS = {
     "language_model": BASE | {"splitting", "vocabulary", "data", "model", "infer", "evals"},
     "evals": BASE | {"splitting", "vocabulary", "data", "model", "infer", "language_model"},
     "tokenizer": BASE | {"splitting", "vocabulary", "data"},
+    "scaling": BASE | {"splitting", "vocabulary", "data", "model", "train", "infer", "evals", "presets", "report"},
 }
 """What a part of the package may import; parts that are not named are the top: the command line and what it shows."""
 

@@ -22,6 +22,7 @@ from aunet.infer.eager import EagerKernels
 from aunet.infer.kernels import Kernels
 from aunet.infer.pages import Memory
 from aunet.infer.state import Context, State
+from aunet.infer.trail import Trail
 from aunet.model.aunet import AUNet
 from aunet.splitting import Splitter
 from aunet.vocabulary import BYTES, Vocabulary
@@ -45,7 +46,8 @@ class Session:
 
     def context(self) -> Context:
         """A sequence that has read nothing, not even BOS."""
-        return Context([Memory(stage.window) for stage in self.model.config.stages], self.splitter.stream())
+        config = self.model.config
+        return Context([Memory(stage.window) for stage in config.stages], self.splitter.stream(), Trail.of(config))
 
     def start(self, batch: int) -> State:
         """The state of `batch` sequences that have read nothing."""
@@ -110,15 +112,16 @@ class Session:
         The levels are given, and the splitters have not moved yet: `Rewind` moves them.
         """
         before = [[(m.seen, m.coarse_E, m.offset) for m in context.memories] for context in contexts]
+        trails = [context.trail.copy() for context in contexts]
         new = [len(x) for x in ids]
         with torch.inference_mode():
             logits_TV, outputs = self.kernels.read(contexts, [*chain(*ids)], [*chain(*levels)], new)
         rewinds, firsts = [], [0] * len(outputs)
-        for context, x, of, was in zip(contexts, ids, levels, before, strict=True):
+        for context, x, of, was, trail in zip(contexts, ids, levels, before, trails, strict=True):
             counts = [sum(level >= s for level in of) for s in range(len(outputs))]
             rows = [output[a : a + n] for output, a, n in zip(outputs, firsts, counts, strict=True)]
             firsts = [a + n for a, n in zip(firsts, counts, strict=True)]
-            rewinds.append(Rewind(context, x, of, was, rows))
+            rewinds.append(Rewind(context, x, of, was, trail, rows))
         return list(logits_TV.split(new)), rewinds
 
     @torch.inference_mode()
@@ -137,6 +140,8 @@ class Rewind:
     levels: Sequence[int]
     before: list[tuple[int, Tensor | None, int]]
     """Of every stage: positions, last coarse vector, offset."""
+    trail: Trail
+    """As it was before."""
     outputs: list[Tensor]
     """Of every stage, the vectors of the new positions."""
 
@@ -147,6 +152,8 @@ class Rewind:
         if count == len(self.ids):
             return
         level = list(self.levels[:count])
+        self.trail.read(self.ids[:count], level)
+        self.context.trail = self.trail
         for s, (memory, (seen, coarse_E, offset)) in enumerate(zip(self.context.memories, self.before, strict=True)):
             level = [one for one in level if one >= s]
             units = [i for i, one in enumerate(level) if one > s]
