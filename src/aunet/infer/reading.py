@@ -50,6 +50,8 @@ def _bits(weight: Tensor) -> Tensor:
 
 def _plain(network: AUNet) -> bool:
     """Whether the compiled kernels know all there is to know: they take weights from the modules of `AUNet` itself."""
+    if any(stage.mixer == "mamba2" for stage in network.config.stages):
+        return False
     weight = network.head.weight
     kinds = {type(module) for module in AUNet.on_meta(network.config).modules()}
     return (

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from aunet.infer.pages import Memory, Page
+from aunet.model.mamba import MambaState
 from aunet.splitting import Stream
 
 
@@ -24,6 +25,12 @@ class Context:
     def pages(self) -> Iterator[Page]:
         """All pages of all stages."""
         return (page for memory in self.memories for page in memory.pages)
+
+    def kept(self) -> Iterator[Page | MambaState]:
+        """All that takes memory and may be shared with copies: pages, and states of recurrences."""
+        for memory in self.memories:
+            yield from memory.pages
+            yield from memory.states.values()
 
     def copy(self) -> "Context":
         """An independent continuation of the same ids; what was read is shared."""

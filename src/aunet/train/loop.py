@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import aunet
-from aunet.config import RunConfig
+from aunet.config import RunConfig, validate
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError
@@ -80,7 +80,8 @@ class Trainer:
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
-        saved = found.state["config"]
+        # Through the model of today, so that settings which are newer than the checkpoint have their defaults.
+        saved = validate(RunConfig, found.state["config"], str(found.directory)).model_dump(mode="json")
         for key in FIXED_ON_RESUME:
             then, now = _at(saved, key), _at(self.config.model_dump(mode="json"), key)
             if then != now:
