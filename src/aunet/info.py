@@ -12,7 +12,6 @@ from aunet.model.directory import CONFIG, load_config
 from aunet.presets import PRESETS, load_run
 from aunet.splitting import splitter
 
-
 MIXER_COLUMNS = {"attention": ("FFN", "window"), "mamba2": ("state",)}
 """Columns that a stage has by its mixer."""
 

@@ -313,7 +313,7 @@ def _through(blocks: nn.ModuleList, first: int, x_TD: Tensor, rotate_by: Rotatio
 
 
 def _recur(layer: int, block: MambaBlock, x_TD: Tensor, reading: Reading) -> Tensor:
-    """New positions through a Mamba-2 block; sequences with as many of them go together, since padding changes states."""
+    """New positions through a Mamba-2 block; sequences with as many of them go together, without any padding."""
     parts = list(x_TD.split(list(reading.new)))
     for size in set(reading.new):
         members = [i for i, n in enumerate(reading.new) if n == size]

@@ -19,7 +19,6 @@ from aunet.model.mamba import MambaBlock, initial_values
 from aunet.model.pooling import SelectPool
 from aunet.model.upsampling import build_upsampling
 
-
 BLOCKS: dict[str, type[Block] | type[MambaBlock]] = {"attention": Block, "mamba2": MambaBlock}
 """What a stage is made of, by its mixer."""
 BRANCHES = {"attention": 2, "mamba2": 1}

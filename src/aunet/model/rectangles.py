@@ -9,6 +9,7 @@ the padding, which stands behind the document; it is dropped on the way back.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Rectangles:
             width = min(longest, UNKNOWN)
             return cls([starts_N.new_empty((math.ceil(total / width), width))], starts_N.new_empty(total))
         starts = starts_N.tolist()
-        lengths = [end - start for start, end in zip(starts, starts[1:], strict=False)]
+        lengths = [end - start for start, end in pairwise(starts)]
         place_T = torch.empty(total, dtype=torch.int64)
         found, before = [], 0
         for members in _alike(lengths):
