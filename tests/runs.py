@@ -5,10 +5,13 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from aunet.train.metrics import read
 
 WORDS = [
     "the",
@@ -83,6 +86,17 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         env=environment(),
         start_new_session=True,
     )
+
+
+def wait_for_step(out: Path, step: int) -> None:
+    """Until the metrics of a run that was started show this step."""
+    while not any(line.get("step", 0) >= step for line in _written(out / "metrics.jsonl")):
+        time.sleep(0.01)
+
+
+def _written(path: Path) -> list[dict[str, Any]]:
+    """Metrics so far; the last line may be cut."""
+    return read(path) if path.exists() else []
 
 
 def command(*arguments: str | Path) -> list[str]:

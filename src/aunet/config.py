@@ -63,7 +63,7 @@ class StageConfig(Strict):
         foreign = ("ffn_dim", "window", "kv_heads") if self.mixer == "mamba2" else ("state_dim",)
         given = [name for name in foreign if getattr(self, name)]
         if given:
-            raise ValueError(f"{' and '.join(given)} mean nothing to the mixer {self.mixer}; leave them out")
+            raise ValueError(f"the mixer {self.mixer} has no {' and no '.join(given)}; leave that out")
         if self.inner_dim % self.head_dim:
             expanded = f"2 dim = {self.inner_dim}" if self.mixer == "mamba2" else f"dim {self.dim}"
             raise ValueError(f"head_dim {self.head_dim} does not divide {expanded}")

@@ -1,6 +1,7 @@
 """Mamba-2 stages: isolation, causality, the library's own block, initialisation, counts."""
 
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from packs import pack, random_pack, small_model
 from transformers import Mamba2Config, Mamba2ForCausalLM
 
 from aunet.config import AUNetConfig, TrainConfig
+from aunet.errors import MissingExtra
 from aunet.model.accounting import describe
 from aunet.model.aunet import AUNet
 from aunet.model.flops import flops_per_byte, paper_flops, useful_flops
@@ -144,6 +146,13 @@ def test_time_steps_and_rates_start_in_the_published_ranges() -> None:
     packed = random_pack(0, [300, 200])
     loss = model.loss(packed.ids, packed.targets, *packed.inputs[1:]).item() / 500
     assert math.log(258) < loss < math.log(258) + 1
+
+
+def test_without_the_library_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtra, match=r"^a stage with the mixer mamba2 needs .*pip install 'aunet\[hf\]'$"):
+        AUNet.on_meta(config())
+    AUNet.on_meta(AUNetConfig.model_validate({"stages": [ATTENTION]}))
 
 
 def test_rates_steps_and_skips_do_not_decay() -> None:

@@ -101,16 +101,18 @@ class MambaBlock(nn.Module):
 
 def _mixer(config: StageConfig, norm_eps: float) -> nn.Module:
     """The library's mixer; MissingExtra where it is not installed."""
-    # torchao, which the library imports where it is installed, warns of GPU libraries that it does not find, and the
-    # library of kernels that only a GPU can have.
-    logging.getLogger("torchao").setLevel(logging.ERROR)
-    if not torch.cuda.is_available():
-        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
+    # What the library imports where it is installed, such as torchao, warns of what this machine lacks,
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         from transformers import Mamba2Config
         from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
     except ImportError:
         raise MissingExtra("transformers", "hf", "a stage with the mixer mamba2") from None
+    finally:
+        logging.disable(disabled)
+    if not torch.cuda.is_available():  # and the library itself of kernels that only a GPU can have.
+        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     settings = Mamba2Config(
         hidden_size=config.dim,
         expand=config.inner_dim // config.dim,

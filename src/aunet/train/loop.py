@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import aunet
-from aunet.config import RunConfig, validate
+from aunet.config import RunConfig
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError
@@ -80,8 +80,7 @@ class Trainer:
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
-        # Through the model of today, so that settings which are newer than the checkpoint have their defaults.
-        saved = validate(RunConfig, found.state["config"], str(found.directory)).model_dump(mode="json")
+        saved = found.state["config"]
         for key in FIXED_ON_RESUME:
             then, now = _at(saved, key), _at(self.config.model_dump(mode="json"), key)
             if then != now:
