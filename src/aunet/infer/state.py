@@ -22,10 +22,6 @@ class Context:
         """Ids read, BOS included."""
         return self.memories[0].seen
 
-    def pages(self) -> Iterator[Page]:
-        """All pages of all stages."""
-        return (page for memory in self.memories for page in memory.pages)
-
     def kept(self) -> Iterator[Page | MambaState]:
         """All that takes memory and may be shared with copies: pages, and states of recurrences."""
         for memory in self.memories:

@@ -70,9 +70,9 @@ def _width(length: int) -> int:
 
 
 def _alike(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Documents that share a rectangle, the longest first."""
+    """Documents that share a rectangle, the longest first; empty ones have no place."""
     members: list[int] = []
-    for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+    for n in sorted((n for n, length in enumerate(lengths) if length), key=lambda n: -lengths[n]):
         if members and _width(lengths[n]) < FILLED * _width(lengths[members[0]]):
             yield members
             members = []
