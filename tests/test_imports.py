@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "aunet"
 OPTIONAL = ["datasets", "pyarrow", "zstandard", "wandb", "tensorboard", "transformers", "tokenizers", "pandas", "scipy"]
-OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray"]
+OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray", "optuna", "sqlalchemy", "matplotlib"]
 NOTHING_WITHOUT = {"hf", "serve"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
 
@@ -30,6 +30,7 @@ LAYERS = {
     "infer": BASE | {"splitting", "data", "model"},
     "language_model": BASE | {"splitting", "data", "model", "infer", "evals"},
     "evals": BASE | {"splitting", "data", "model", "infer", "language_model"},
+    "scaling": BASE | {"splitting", "data", "model", "train", "infer", "evals", "presets", "report"},
 }
 """What a part of the package may import; parts that are not named are the top: the command line and what it shows."""
 

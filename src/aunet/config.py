@@ -42,6 +42,23 @@ def ffn_width(dim: int) -> int:
     return multiple * math.ceil(8 * dim / 3 / multiple)
 
 
+class LookupConfig(Strict):
+    """Vectors that are looked up by what the last units of a stage spell, and added to what enters the stage.
+
+    They cost no FLOPs: a table per n of `ngrams`, with `buckets` rows of the stage's width, in which the hash of the
+    last n units names the row.
+    """
+
+    ngrams: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="lengths in units of the stage")
+    buckets: int = Field(gt=0, description="rows of each table")
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> Self:
+        if len(set(self.ngrams)) < len(self.ngrams):
+            raise ValueError(f"ngrams {list(self.ngrams)} names a length twice; each has one table")
+        return self
+
+
 class StageConfig(Strict):
     """One stage: a plain decoder-only Transformer over its units, or a stack of Mamba-2 blocks.
 
@@ -57,6 +74,7 @@ class StageConfig(Strict):
     kv_heads: int = Field(default=0, ge=0, description="key/value heads; 0: as many as query heads")
     state_dim: int = Field(default=0, ge=0, description="numbers that a channel of Mamba-2 remembers; 0: 128")
     contraction: float = Field(default=0.0, ge=0, description="bytes per unit; 0: the paper's for words, W for fixed-W")
+    lookup: LookupConfig | None = Field(default=None, description="hashed n-grams of units, added at the entrance")
 
     @model_validator(mode="after")
     def _fill_and_check(self) -> Self:
@@ -192,6 +210,7 @@ class TrainConfig(Strict):
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of the steps, from 1 on a number of steps")
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
+    lookup_lr: float = Field(default=1.0, gt=0, description="learning rate of look-ups, relative to `lr`")
     clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False

@@ -22,7 +22,12 @@ TOLERANCE = 1e-4
 TEXT = b"One two, three 1234567 four!? " * 20
 MAMBA = {"dim": 16, "layers": 2, "mixer": "mamba2", "head_dim": 8, "state_dim": 12}
 ATTENTION = {"dim": 24, "layers": 1, "head_dim": 8, "window": 70}
-SHAPES = {"mamba": [MAMBA], "mamba first": [MAMBA, ATTENTION], "mamba last": [ATTENTION, {**MAMBA, "dim": 32}]}
+SHAPES = {
+    "mamba": [MAMBA],
+    "mamba with look-ups": [{**MAMBA, "lookup": {"ngrams": [2, 5], "buckets": 97}}],
+    "mamba first": [MAMBA, ATTENTION],
+    "mamba last": [ATTENTION, {**MAMBA, "dim": 32}],
+}
 
 
 @cache

@@ -18,7 +18,7 @@ from aunet.model.aunet import AUNet
 from aunet.model.flops import flops_per_byte, paper_flops, useful_flops
 from aunet.model.memory import kept_by_stage, training_memory
 from aunet.presets import preset
-from aunet.train.optim import build_optimizer
+from aunet.train.optim import build_optimizers
 
 ONE: list[dict[str, Any]] = [{"dim": 16, "layers": 2, "mixer": "mamba2", "head_dim": 8, "state_dim": 12}]
 ATTENTION: dict[str, Any] = {"dim": 24, "layers": 1, "head_dim": 8, "window": 4}
@@ -157,7 +157,7 @@ def test_without_the_library_one_line_says_what_to_install(monkeypatch: pytest.M
 
 def test_rates_steps_and_skips_do_not_decay() -> None:
     model = AUNet(config())
-    decayed, kept = build_optimizer(model, TrainConfig()).param_groups
+    decayed, kept = build_optimizers(model, TrainConfig())[0].param_groups
     names = {id(parameter): name.rpartition("mixer.")[2] for name, parameter in model.named_parameters()}
     assert kept["weight_decay"] == 0
     assert {"A_log", "dt_bias", "D", "conv1d.bias"} <= {names[id(p)] for p in kept["params"]}

@@ -27,7 +27,7 @@ import torch
 
 from aunet.data.lanes import Lane, LaneRow, LaneSpec, LaneState
 from aunet.data.mixing import Schedule
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, RunFailed
 from aunet.splitting import Splitter
 
 
@@ -75,7 +75,7 @@ class Workers:
         atexit.register(self._close)
 
     def take(self, worker: int) -> LaneRow:
-        """The next row of a worker; AUNetError if it found its input unusable or was killed."""
+        """The next row of a worker; AUNetError if it found its input unusable, RunFailed if it was killed."""
         try:
             item = self._pipes[worker].recv()
         except (EOFError, OSError):
@@ -83,7 +83,7 @@ class Workers:
             process.join()
             code = process.exitcode or 0
             cause = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-            raise AUNetError(
+            raise RunFailed(
                 f"loader worker {worker} {cause}; resume; if memory is short lower data.workers or data.shuffle_bytes"
             ) from None
         if isinstance(item, Failed):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from aunet.infer.pages import SLOTS, Memory, Page
 from aunet.infer.state import Context
+from aunet.infer.trail import rows_of
 from aunet.model.attention import attention
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Block, Rotation
@@ -92,8 +93,9 @@ class EagerKernels:
     ) -> tuple[Tensor, list[Tensor]]:
         """Logits [T, V] and the outputs of the stages; the counterpart of `AUNet.forward`."""
         outputs: list[Tensor] = []
+        rows = rows_of([context.trail for context in contexts], ids, levels, new)
         x_TD = self.model.embedding(torch.tensor(ids, device=self.device))
-        x_TD = self._run(0, x_TD, np.asarray(levels, dtype=np.uint8), contexts, new, outputs)
+        x_TD = self._run(0, x_TD, np.asarray(levels, dtype=np.uint8), contexts, new, rows, outputs)
         return self.model.logits_of(x_TD), outputs[::-1]
 
     def _run(
@@ -103,6 +105,7 @@ class EagerKernels:
         levels_T: Levels,
         contexts: Sequence[Context],
         new: Sequence[int],
+        rows: Sequence[Indices | None],
         outputs: list[Tensor],
     ) -> Tensor:
         """Stage s and everything below it; appends their outputs, the deepest first."""
@@ -111,6 +114,8 @@ class EagerKernels:
         if config.mixer == "attention":
             for memory, n in zip(memories, new, strict=True):
                 memory.reserve(n, lambda: self._page(s))
+        found = rows[s]
+        x_TD = self.model.enter(s, x_TD, None if found is None else torch.from_numpy(found).to(self.device))
         reading = Reading(memories, new, config.window)
         rotate_by = self._rotation(s, reading)
         if s == self.model.config.depth:
@@ -118,7 +123,7 @@ class EagerKernels:
         else:
             stage = cast(Stage, self.model.stages[s])
             x_TD = _through(stage.contract, 0, x_TD, rotate_by, reading)
-            x_TD = self._deeper(s, x_TD, levels_T, contexts, reading, outputs)
+            x_TD = self._deeper(s, x_TD, levels_T, contexts, reading, rows, outputs)
             x_TD = _through(stage.expand, len(stage.contract), x_TD, rotate_by, reading)
         for memory, n in zip(memories, new, strict=True):
             memory.seen += n
@@ -132,6 +137,7 @@ class EagerKernels:
         levels_T: Levels,
         contexts: Sequence[Context],
         reading: Reading,
+        rows: Sequence[Indices | None],
         outputs: list[Tensor],
     ) -> Tensor:
         """Pool what reached the next stage, run it, and add what comes back: [T, D]."""
@@ -150,6 +156,7 @@ class EagerKernels:
                 levels_T[kept_U],
                 [context for context, _ in deeper],
                 [n for _, n in deeper],
+                rows,
                 outputs,
             )
         # Rows of the coarse vectors: the last one of each sequence that still needs it, then the new ones.

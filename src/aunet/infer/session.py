@@ -22,6 +22,7 @@ from aunet.infer.eager import EagerKernels
 from aunet.infer.kernels import Kernels
 from aunet.infer.pages import Memory
 from aunet.infer.state import Context, State
+from aunet.infer.trail import Trail
 from aunet.model.aunet import AUNet
 from aunet.splitting import Splitter
 
@@ -39,7 +40,8 @@ class Session:
 
     def context(self) -> Context:
         """A sequence that has read nothing, not even BOS."""
-        return Context([Memory(stage.window) for stage in self.model.config.stages], self.splitter.stream())
+        config = self.model.config
+        return Context([Memory(stage.window) for stage in config.stages], self.splitter.stream(), Trail.of(config))
 
     def start(self, batch: int) -> State:
         """The state of `batch` sequences that have read nothing."""
@@ -102,6 +104,7 @@ class Session:
         """
         copies = [context.copy() for context in contexts] if self._recurrent else []
         before = [[(m.seen, m.coarse_E, m.offset) for m in context.memories] for context in contexts]
+        trails = [context.trail.copy() for context in contexts]
         new = [len(x) for x in ids]
         with torch.inference_mode():
             logits_TV, outputs = self.kernels.read(contexts, [*chain(*ids)], [*chain(*levels)], new)
@@ -109,11 +112,11 @@ class Session:
             them = zip(contexts, copies, ids, levels, strict=True)
             return list(logits_TV.split(new)), [Reread(self.kernels, *one) for one in them]
         rewinds, firsts = [], [0] * len(outputs)
-        for context, x, of, was in zip(contexts, ids, levels, before, strict=True):
+        for context, x, of, was, trail in zip(contexts, ids, levels, before, trails, strict=True):
             counts = [sum(level >= s for level in of) for s in range(len(outputs))]
             rows = [output[a : a + n] for output, a, n in zip(outputs, firsts, counts, strict=True)]
             firsts = [a + n for a, n in zip(firsts, counts, strict=True)]
-            rewinds.append(Rewind(context, x, of, was, rows))
+            rewinds.append(Rewind(context, x, of, was, trail, rows))
         return list(logits_TV.split(new)), rewinds
 
     @torch.inference_mode()
@@ -132,6 +135,8 @@ class Rewind:
     levels: Sequence[int]
     before: list[tuple[int, Tensor | None, int]]
     """Of every stage: positions, last coarse vector, offset."""
+    trail: Trail
+    """As it was before."""
     outputs: list[Tensor]
     """Of every stage, the vectors of the new positions."""
 
@@ -142,6 +147,8 @@ class Rewind:
         if count == len(self.ids):
             return
         level = list(self.levels[:count])
+        self.trail.read(self.ids[:count], level)
+        self.context.trail = self.trail
         for s, (memory, (seen, coarse_E, offset)) in enumerate(zip(self.context.memories, self.before, strict=True)):
             level = [one for one in level if one >= s]
             units = [i for i, one in enumerate(level) if one > s]
@@ -169,7 +176,7 @@ class Reread:
         for i in self.ids[:count]:
             self.context.stream.push(i)
         if count < len(self.ids):
-            self.context.memories = self.before.memories
+            self.context.memories, self.context.trail = self.before.memories, self.before.trail
             self.kernels.read([self.context], self.ids[:count], self.levels[:count], [count])
 
 

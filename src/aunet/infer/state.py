@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from aunet.infer.pages import Memory, Page
+from aunet.infer.trail import Trail
 from aunet.model.mamba import MambaState
 from aunet.splitting import Stream
 
@@ -16,6 +17,8 @@ class Context:
     """Of every stage, bytes first."""
     stream: Stream
     """The splitter, after the last byte."""
+    trail: Trail
+    """The ids, as far as look-ups ask for them."""
 
     @property
     def seen(self) -> int:
@@ -30,7 +33,7 @@ class Context:
 
     def copy(self) -> "Context":
         """An independent continuation of the same ids; what was read is shared."""
-        return Context([memory.copy() for memory in self.memories], self.stream.copy())
+        return Context([memory.copy() for memory in self.memories], self.stream.copy(), self.trail.copy())
 
 
 @dataclass

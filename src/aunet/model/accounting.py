@@ -13,7 +13,7 @@ from aunet.model.memory import training_memory
 
 @dataclass(frozen=True)
 class PartAccount:
-    """embedding, contract, pool, upsample, expand, trunk or head."""
+    """embedding, lookup, contract, pool, upsample, expand, trunk or head."""
 
     name: str
     parameters: int

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from aunet.config import AUNetConfig, StageConfig
 from aunet.model.layers import Block, Rotation, rotation
 from aunet.model.layout import StageLayout, build_layout
+from aunet.model.lookup import Lookup, build_lookup, lookup_rows
 from aunet.model.mamba import MambaBlock, initial_values
 from aunet.model.pooling import SelectPool
 from aunet.model.upsampling import build_upsampling
@@ -32,6 +33,7 @@ class Stage(nn.Module):
         super().__init__()
         self.config = config.stages[index]
         deeper = config.stages[index + 1]
+        self.lookup = build_lookup(config, index)
         self.contract = _blocks(self.config, config.norm_eps)
         self.pool = SelectPool(self.config.dim, deeper.dim, config.norm_eps)
         self.upsample = build_upsampling(config, index)
@@ -44,6 +46,7 @@ class Trunk(nn.Module):
     def __init__(self, config: AUNetConfig) -> None:
         super().__init__()
         self.config = config.stages[-1]
+        self.lookup = build_lookup(config, config.depth)
         self.blocks = _blocks(self.config, config.norm_eps)
 
 
@@ -85,19 +88,30 @@ class AUNet(nn.Module):
         `longest`: a bound on the length of a document, for the CUDA kernels (T if not given).
         """
         layouts = build_layout(levels_T, starts_N, counts, self.config.offsets, longest)
-        return self.logits_of(self._run(0, self.embedding(ids_T), layouts))
+        rows = lookup_rows(self.config, ids_T, layouts)
+        return self.logits_of(self._run(0, self.embedding(ids_T), layouts, rows))
 
-    def _run(self, s: int, x_TD: Tensor, layouts: Sequence[StageLayout]) -> Tensor:
+    def _run(self, s: int, x_TD: Tensor, layouts: Sequence[StageLayout], rows: Sequence[Tensor | None]) -> Tensor:
         """Stage s and everything below it: contract, pool, go deeper, come back, expand."""
         layout = layouts[s]
+        x_TD = self.enter(s, x_TD, rows[s])
         rotate_by = self.rotation(s, layout.position_T)
         if layout.pooling is None:
             return _through(self.trunk.blocks, x_TD, rotate_by, layout)
         stage = cast(Stage, self.stages[s])
         x_TD = _through(stage.contract, x_TD, rotate_by, layout)
-        coarse_UE = self._run(s + 1, stage.pool(x_TD, layout.pooling), layouts)
+        coarse_UE = self._run(s + 1, stage.pool(x_TD, layout.pooling), layouts, rows)
         x_TD = x_TD + stage.upsample(coarse_UE, layout.pooling)
         return _through(stage.expand, x_TD, rotate_by, layout)
+
+    def lookup(self, s: int) -> Lookup | None:
+        """The look-up of stage s, where it has one."""
+        return cast(Stage | Trunk, self.trunk if s == self.config.depth else self.stages[s]).lookup
+
+    def enter(self, s: int, x_TD: Tensor, rows_TN: Tensor | None) -> Tensor:
+        """What stage s reads: the embedded bytes or the pooled vectors, and what their units look up."""
+        lookup = self.lookup(s)
+        return x_TD if lookup is None or rows_TN is None else x_TD + lookup(rows_TN)
 
     def blocks(self) -> Iterator[Block]:
         """All Transformer blocks of all stages."""
@@ -132,7 +146,8 @@ class AUNet(nn.Module):
         input; the last matrix of each residual branch is divided by the root of the number of branches on the way
         through, so that depth does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width).
         Norms: 1. The maps of single offsets start at 0: upsampling begins as a repetition and learns to differ by
-        offset. What only Mamba-2 has starts as `initial_values` says.
+        offset. Look-ups start at 0: what was never read in training adds nothing. What only Mamba-2 has starts as
+        `initial_values` says.
         """
         generator = torch.Generator().manual_seed(seed)
         branches = sum(
@@ -145,7 +160,7 @@ class AUNet(nn.Module):
                 parameter.copy_(own)
             elif name.endswith("norm.weight"):
                 parameter.fill_(1.0)
-            elif name.endswith("per_offset"):
+            elif name.endswith(("per_offset", "lookup.weight")):
                 parameter.zero_()
             else:
                 sigma = parameter.shape[1] ** -0.5

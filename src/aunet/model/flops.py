@@ -2,7 +2,8 @@
 
 Paper FLOPs per byte (paper, appendix A): 6 for every weight of a matrix and 6 d S for every attention layer of width d,
 S the length of the sequence or the window, whichever is smaller; a stage's sum is divided by its bytes per unit. One
-upsampling map counts per position, the head counts, the embedding does not. They are what budgets are quoted in.
+upsampling map counts per position, the head counts, the embedding and the look-ups do not. They are what budgets are
+quoted in.
 
 Useful FLOPs: what the mathematics needs on documents of given lengths, forward and backward: 6 for every weight and
 position, 12 d for every query and key that it sees, no padding, no masked pairs, nothing recomputed. They are what a
@@ -39,7 +40,7 @@ class Part:
     """Modules of a model that belong together."""
 
     name: str
-    """embedding, contract, pool, upsample, expand, trunk or head."""
+    """embedding, lookup, contract, pool, upsample, expand, trunk or head."""
     stage: int
     """The stage (0-based) it is listed under; a transition stands under the shallower of its two stages."""
     modules: tuple[nn.Module, ...]
@@ -55,14 +56,19 @@ def parts(model: AUNet) -> list[Part]:
     down, up = [], []
     for s, module in enumerate(model.stages):
         stage = cast(Stage, module)
-        down += [Part("contract", s, (stage.contract,)), Part("pool", s, (stage.pool,))]
+        down += [*_lookup(model, s), Part("contract", s, (stage.contract,)), Part("pool", s, (stage.pool,))]
         up += [Part("expand", s, (stage.expand,)), Part("upsample", s, (stage.upsample,))]
-    trunk = Part("trunk", model.config.depth, (model.trunk,))
-    found = [Part("embedding", 0, (model.embedding,)), *down, trunk, *reversed(up)]
+    trunk = [*_lookup(model, model.config.depth), Part("trunk", model.config.depth, (model.trunk.blocks,))]
+    found = [Part("embedding", 0, (model.embedding,)), *down, *trunk, *reversed(up)]
     found.append(Part("head", 0, (model.norm, model.head)))
     total = sum(p.numel() for p in model.parameters())
     assert sum(part.parameters for part in found) == total, "a parameter belongs to no part or to two"
     return found
+
+
+def _lookup(model: AUNet, stage: int) -> list[Part]:
+    lookup = model.lookup(stage)
+    return [] if lookup is None else [Part("lookup", stage, (lookup,))]
 
 
 @dataclass(frozen=True)
@@ -172,10 +178,7 @@ def useful_flops_per_byte(config: AUNetConfig, seq_len: int) -> float:
 
 
 def stage_lengths(levels_T: Tensor, starts_N: Tensor, counts: Sequence[int]) -> list[list[int]]:
-    """Lengths of the packed documents of a batch at every stage, for `useful_flops`. On the host; not for the step."""
-    starts_N = starts_N.cpu()
-    result = []
-    for s in range(len(counts)):
-        before_T = nn.functional.pad((levels_T.cpu() >= s).cumsum(0), (1, 0))
-        result.append(before_T[starts_N].diff().tolist())
-    return result
+    """Lengths of the packed documents of a batch at every stage, for `useful_flops`; on the host, none is empty."""
+    levels, starts = levels_T.cpu().numpy(), starts_N.cpu().numpy()
+    deeper = [np.add.reduceat(levels >= s, starts[:-1], dtype=np.int64).tolist() for s in range(1, len(counts))]
+    return [np.diff(starts).tolist(), *deeper]

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import aunet
-from aunet.config import RunConfig
+from aunet.config import RunConfig, validate
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, RunFailed
 from aunet.model.aunet import AUNet
 from aunet.model.directory import load_config, load_model, save_model
+from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
 from aunet.train.metrics import Metrics
-from aunet.train.optim import build_optimizer
+from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import Stop, compile_blocks
@@ -31,7 +32,15 @@ from aunet.train.runtime import Stop, compile_blocks
 Validate = Callable[[AUNet], Mapping[str, float]]
 """Scores the held-out documents: at least `bits_per_byte`."""
 
-FIXED_ON_RESUME = ("model", "data.seed", "train.seed", "train.betas", "train.weight_decay", "train.clip")
+FIXED_ON_RESUME = (
+    "model",
+    "data.seed",
+    "train.seed",
+    "train.betas",
+    "train.weight_decay",
+    "train.lookup_lr",
+    "train.clip",
+)
 """Settings that a resumed run must share with its checkpoint, beside what the loader checks."""
 
 
@@ -56,9 +65,9 @@ class Trainer:
         self.out = Path(config.train.out)
         self.model = AUNet.on_meta(config.model).to_empty(device=device)
         self.model.initialise(config.train.seed)
-        self.optimizer = build_optimizer(self.model, config.train)
-        checkpoint.materialise(self.optimizer)
-        self.step, self.bytes, self.seconds = 0, 0, 0.0
+        self.optimizers = build_optimizers(self.model, config.train)
+        checkpoint.materialise(self.optimizers)
+        self.step, self.bytes, self.useful_flops, self.seconds = 0, 0, 0.0, 0.0
         self.saved_step = -1
         self.health = torch.zeros(2)
         """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
@@ -80,7 +89,8 @@ class Trainer:
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
-        saved = found.state["config"]
+        # Settings that the version which saved it did not have yet are filled in.
+        saved = validate(RunConfig, found.state["config"], str(found.directory)).model_dump(mode="json")
         for key in FIXED_ON_RESUME:
             then, now = _at(saved, key), _at(self.config.model_dump(mode="json"), key)
             if then != now:
@@ -92,8 +102,11 @@ class Trainer:
                 f"{found.state['rows_per_step']}; restore train.batch_bytes or name another train.out"
             )
         self.loader.load_state_dict(found.state["loader"])
-        checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizer))
+        checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizers))
         self.step, self.bytes, self.seconds = found.step, found.state["bytes"], found.state["seconds"]
+        # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
+        estimate = self.bytes * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
+        self.useful_flops = found.state.get("useful_flops", estimate)
         self.saved_step = found.step
 
     def run(self, validate: Validate | None, metrics: Metrics, progress: TrainingProgress, stop: Stop) -> Outcome:
@@ -148,16 +161,15 @@ class Trainer:
             part = self._loss(batch) / positions
             part.backward()
             loss += part.detach()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        norm = clip_gradients(self.model.parameters(), settings.clip)
         self.health = torch.stack([loss, norm])
         rate = learning_rate(self.plan, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizers, rate)
         self.step += 1
         step_bytes = sum(batch.bytes for batch in batches)
         self.bytes += step_bytes
+        lengths = [stage_lengths(batch.levels, batch.starts, batch.counts) for batch in batches]
+        self.useful_flops += sum(useful_flops(self.config.model, of_batch) for of_batch in lengths)
         counts = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
         return {
             "loss": loss,
@@ -184,7 +196,8 @@ class Trainer:
         flops = self.bytes * self.plan.flops_per_byte
         # Rows cut documents, so this is what training sees, not the bits per byte of documents.
         line["train_bits_per_byte"] = line["loss"] * line["positions"] / math.log(2) / line["step_bytes"]
-        return {**line, "bytes": self.bytes, "paper_flops": flops, "bytes_per_second": rate, "seconds": self.seconds}
+        counted = {"bytes": self.bytes, "paper_flops": flops, "useful_flops": self.useful_flops}
+        return {**line, **counted, "bytes_per_second": rate, "seconds": self.seconds}
 
     def _validate(self, validate: Validate, metrics: Metrics, progress: TrainingProgress) -> Mapping[str, float]:
         self.model.eval()
@@ -203,10 +216,11 @@ class Trainer:
             "config": json.loads(self.config.model_dump_json()),
             "rows_per_step": self.plan.rows_per_step,
             "bytes": self.bytes,
+            "useful_flops": self.useful_flops,
             "seconds": self.seconds,
             "loader": self.loader.state_dict(),
         }
-        tensors = checkpoint.training_tensors(self.model, self.optimizer)
+        tensors = checkpoint.training_tensors(self.model, self.optimizers)
         checkpoint.save(self.out / "checkpoints", self.step, tensors, state, self.config.train.keep)
         self.saved_step = self.step
 
@@ -215,7 +229,7 @@ class Trainer:
         loss, norm = self.health.tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             where = f"resume from {self.out / 'checkpoints'}" if self.saved_step > 0 else "start again"
-            raise AUNetError(
+            raise RunFailed(
                 f"step {self.step}: the loss is {loss}, the gradient norm {norm}; "
                 f"lower train.lr (now {self.plan.lr:g}) and {where}"
             )
