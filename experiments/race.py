@@ -3,9 +3,10 @@
     python experiments/race.py tune 1e13 TRAIN... --valid NAME=FILE... [--systems aunet-2 bpe-4k ...] [--points 6]
     python experiments/race.py run 1e13 TRAIN... --valid NAME=FILE... [--systems ...] [--seeds 0 1]
 
-`tune` searches learning rate and batch size of each system at a budget (Sobol points, `aunet scale sweep`); `run` trains
-it with the best of them. Both leave one record per run under `experiments/records/`, go on where they were interrupted,
-and may run several times side by side with different systems. Budgets are useful FLOPs, gamma is 4 in Llama 3 tokens.
+`tune` searches learning rate and batch size of each system at a budget (Sobol points, as `aunet scale sweep` does);
+`run` trains it with the best of them. Both leave one record per run under `experiments/records/race`, go on where they
+were interrupted, and may run several times side by side with different systems. Budgets are useful FLOPs, gamma is 4 in
+Llama 3 tokens.
 """
 
 import argparse
