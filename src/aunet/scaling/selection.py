@@ -65,10 +65,11 @@ class Cell:
         return min((s for s in found if len(s.records) == most), key=lambda s: s.loss(valid), default=None)
 
     def close(self, valid: str) -> tuple[Setting, ...]:
-        """Settings within 1% of the lowest loss."""
-        found = self.scored(valid)
-        lowest = min((s.loss(valid) for s in found), default=math.inf)
-        return tuple(s for s in found if s.loss(valid) <= WITHIN * lowest)
+        """Settings within 1% of the lowest loss; of those that share learning rate and batch size, the best."""
+        found = sorted(self.scored(valid), key=lambda s: s.loss(valid))
+        near = [s for s in found if s.loss(valid) <= WITHIN * found[0].loss(valid)]
+        # From the worst to the best, so that the best is what stays.
+        return tuple({(s.first.lr, s.first.batch): s for s in reversed(near)}.values())
 
     @property
     def tuned(self) -> int:
