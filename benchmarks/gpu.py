@@ -26,7 +26,7 @@ from aunet.model.aunet import AUNet
 from aunet.model.flops import stage_lengths, useful_flops
 from aunet.presets import load_run
 from aunet.splitting import splitter
-from aunet.train.optim import build_optimizer
+from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.runtime import compile_blocks
 
 RULES = ["", "word1", "word1+word2"]
@@ -123,16 +123,16 @@ def speed(presets: list[str], batch_bytes: int, steps: int) -> None:
             model.initialise(0)
             if mode == "compile":
                 compile_blocks(model, torch.device("cuda"))
-            optimizer = build_optimizer(model, TrainConfig(lr=1e-4))
-            seconds = [train_step(model, optimizer, batch) for _ in range(steps + 3)][3:]
+            optimizers = build_optimizers(model, TrainConfig())
+            seconds = [train_step(model, optimizers, batch) for _ in range(steps + 3)][3:]
             share = flops / statistics.median(seconds) / product_rate(square)
             memory = torch.cuda.max_memory_allocated() / 2**30
             rate = batch.bytes / statistics.median(seconds)
             print(f"| {name} | {mode} | {rate:,.0f} | {share:.1%} | {memory:.1f} GiB |", flush=True)
-            del model, optimizer
+            del model, optimizers
 
 
-def train_step(model: AUNet, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
+def train_step(model: AUNet, optimizers: list[torch.optim.Optimizer], batch: Batch) -> float:
     """Seconds of a step."""
     torch.cuda.synchronize()
     started = time.perf_counter()
@@ -140,9 +140,8 @@ def train_step(model: AUNet, optimizer: torch.optim.Optimizer, batch: Batch) -> 
     with torch.autocast("cuda", torch.bfloat16):
         loss = model.loss(*tensors, batch.counts, int(batch.starts.diff().max())) / batch.counts[0]
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.2)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    clip_gradients(model.parameters(), 0.2)
+    take_step(optimizers, 1e-4)
     torch.cuda.synchronize()
     return time.perf_counter() - started
 

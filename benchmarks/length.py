@@ -19,18 +19,19 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from aunet import corpus
 from aunet.config import TrainConfig
 from aunet.data.batch import Batch, collate
 from aunet.data.rows import Piece, build_row
+from aunet.data.text import read
 from aunet.model.aunet import AUNet
 from aunet.presets import load_run
 from aunet.splitting import splitter
-from aunet.train.optim import build_optimizer
+from aunet.train.optim import build_optimizers, take_step
 from aunet.train.runtime import keep_freed_memory
+from aunet.vocabulary import BYTES
 
 KIB = 1 if sys.platform == "darwin" else 1024
 
@@ -79,7 +80,7 @@ def measure(name: str, window: int, file: str | None, length: int, threads: int)
     run = load_run(name, [f"model.stages.{run.model.depth}.window={window or 'null'}"])
     model = AUNet(run.model)
     model.initialise(0)
-    optimizer = build_optimizer(model, TrainConfig())
+    optimizers = build_optimizers(model, TrainConfig())
     batch = document(file, length, run.model.splitter)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
     seconds = []
@@ -87,8 +88,7 @@ def measure(name: str, window: int, file: str | None, length: int, threads: int)
         started = time.perf_counter()
         loss = model.loss(batch.ids, batch.targets, batch.levels, batch.starts, batch.counts) / batch.counts[0]
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        take_step(optimizers, 1e-4)
         seconds.append(time.perf_counter() - started)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB - before
     return {"step": statistics.median(seconds[1:]), "memory": memory}
@@ -100,8 +100,7 @@ def document(file: str | None, length: int, rule: str) -> Batch:
     if len(text) < length:
         raise SystemExit(f"{file}: has {len(text)} bytes, {length} are needed")
     data = text[:length]
-    levels = np.asarray(splitter(rule).levels(data))
-    return collate([build_row([Piece(data, levels, 0, length)], splitter(rule).depth)])
+    return collate([build_row([Piece(*read(data, splitter(rule), BYTES), 0, length)], splitter(rule).depth)])
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from aunet.model.aunet import AUNet
 from aunet.model.flops import stage_lengths, useful_flops
 from aunet.presets import load_run
 from aunet.splitting import splitter
-from aunet.train.optim import build_optimizer
+from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.runtime import compile_blocks, keep_freed_memory
 
 ROWS, SEQ_LEN, BATCHES = 4, 2048, 6
@@ -76,19 +76,17 @@ def measure(mode: str, files: list[str], steps: int, threads: int) -> dict[str, 
     model.initialise(0)
     if mode == "compile":
         compile_blocks(model, torch.device("cpu"))
-    optimizer = build_optimizer(model, TrainConfig())
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-4
+    optimizers = build_optimizers(model, TrainConfig())
     square = torch.randn(2048, 2048)
     for batch in batches[:2]:
-        step(model, optimizer, batch)
+        step(model, optimizers, batch)
     seconds, products, shares, useful, sizes = [], [], [], [], []
     for i in range(steps):
         batch = batches[i % len(batches)]
         flops = useful_flops(config, stage_lengths(batch.levels, batch.starts, batch.counts))
         before = product_rate(square)
         started = time.perf_counter()
-        step(model, optimizer, batch)
+        step(model, optimizers, batch)
         seconds.append(time.perf_counter() - started)
         products.append((before + product_rate(square)) / 2)
         shares.append(flops / seconds[-1] / products[-1])
@@ -104,13 +102,12 @@ def measure(mode: str, files: list[str], steps: int, threads: int) -> dict[str, 
     }
 
 
-def step(model: AUNet, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+def step(model: AUNet, optimizers: list[torch.optim.Optimizer], batch: Batch) -> None:
     """Forward, backward, clip, AdamW: what the trainer does."""
     loss = model.loss(batch.ids, batch.targets, batch.levels, batch.starts, batch.counts) / batch.counts[0]
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.2)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    clip_gradients(model.parameters(), 0.2)
+    take_step(optimizers, 1e-4)
 
 
 def product_rate(square: torch.Tensor) -> float:

@@ -42,24 +42,52 @@ def ffn_width(dim: int) -> int:
     return multiple * math.ceil(8 * dim / 3 / multiple)
 
 
+class LookupConfig(Strict):
+    """Vectors that are looked up by what the last units of a stage spell, and added to what enters the stage.
+
+    They cost no FLOPs: a table per n of `ngrams`, with `buckets` rows of the stage's width, in which the hash of the
+    last n units names the row.
+    """
+
+    ngrams: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="lengths in units of the stage")
+    buckets: int = Field(gt=0, description="rows of each table")
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> Self:
+        if len(set(self.ngrams)) < len(self.ngrams):
+            raise ValueError(f"ngrams {list(self.ngrams)} names a length twice; each has one table")
+        return self
+
+
 class StageConfig(Strict):
-    """One stage: a plain decoder-only Transformer over its units.
+    """One stage: a plain decoder-only Transformer over its units, or a stack of Mamba-2 blocks.
 
     A stage that is not the deepest has `layers` blocks on the way down and `layers` on the way up (paper, Table 9).
     """
 
     dim: int = Field(gt=0)
     layers: int = Field(ge=0)
+    mixer: Literal["attention", "mamba2"] = Field(default="attention", description="what mixes positions")
     head_dim: int = Field(gt=0)
     ffn_dim: int = Field(default=0, ge=0, description="hidden width of SwiGLU; 0: Llama's rule")
     window: int | None = Field(default=None, gt=0, description="a query sees at most this many keys, itself included")
     kv_heads: int = Field(default=0, ge=0, description="key/value heads; 0: as many as query heads")
+    state_dim: int = Field(default=0, ge=0, description="numbers that a channel of Mamba-2 remembers; 0: 128")
     contraction: float = Field(default=0.0, ge=0, description="bytes per unit; 0: the paper's for words, W for fixed-W")
+    lookup: LookupConfig | None = Field(default=None, description="hashed n-grams of units, added at the entrance")
 
     @model_validator(mode="after")
     def _fill_and_check(self) -> Self:
-        if self.dim % self.head_dim:
-            raise ValueError(f"head_dim {self.head_dim} does not divide dim {self.dim}")
+        foreign = ("ffn_dim", "window", "kv_heads") if self.mixer == "mamba2" else ("state_dim",)
+        given = [name for name in foreign if getattr(self, name)]
+        if given:
+            raise ValueError(f"the mixer {self.mixer} has no {' and no '.join(given)}; leave that out")
+        if self.inner_dim % self.head_dim:
+            expanded = f"2 dim = {self.inner_dim}" if self.mixer == "mamba2" else f"dim {self.dim}"
+            raise ValueError(f"head_dim {self.head_dim} does not divide {expanded}")
+        if self.mixer == "mamba2":
+            object.__setattr__(self, "state_dim", self.state_dim or 128)
+            return self
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd; rotary embedding turns pairs")
         object.__setattr__(self, "ffn_dim", self.ffn_dim or ffn_width(self.dim))
@@ -69,9 +97,14 @@ class StageConfig(Strict):
         return self
 
     @property
+    def inner_dim(self) -> int:
+        """Width of all heads together: Mamba-2 expands to twice the width of the stage."""
+        return 2 * self.dim if self.mixer == "mamba2" else self.dim
+
+    @property
     def heads(self) -> int:
-        """Number of query heads."""
-        return self.dim // self.head_dim
+        """Number of query heads, or of heads of Mamba-2."""
+        return self.inner_dim // self.head_dim
 
 
 class AUNetConfig(Strict):
@@ -80,6 +113,8 @@ class AUNetConfig(Strict):
     vocab_size: int = Field(default=VOCAB_SIZE, gt=1)
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     splitter: str = Field(default="", description="splitting rule with one level less than stages; '' for one stage")
+    tokenizer: str = Field(default="", description="a tokenizer.json, for one stage over its tokens; '' reads bytes")
+    tied: bool = Field(default=False, description="the head shares the weights of the embedding")
     pooling: Literal["select"] = "select"
     upsampling: Literal["multilinear", "repeat", "simple"] = "multilinear"
     offsets: int = Field(default=16, gt=0, description="position maps P; an offset counts modulo P")
@@ -89,6 +124,8 @@ class AUNetConfig(Strict):
     @model_validator(mode="after")
     def _check_levels(self) -> Self:
         rules = self.splitter.split("+") if self.splitter else []
+        if self.tokenizer and (rules or len(self.stages) > 1):
+            raise ValueError("tokenizer: a model over tokens has one stage and no splitter")
         if len(rules) != len(self.stages) - 1:
             raise ValueError(
                 f"{len(self.stages)} stages need a splitter with {len(self.stages) - 1} levels; "
@@ -108,6 +145,11 @@ class AUNetConfig(Strict):
     def depth(self) -> int:
         """Number of levels that a splitter must give: stages - 1."""
         return len(self.stages) - 1
+
+    @property
+    def unit(self) -> Literal["byte", "token"]:
+        """What an id of text stands for; all counts and rates are in these."""
+        return "token" if self.tokenizer or self.vocab_size != VOCAB_SIZE else "byte"
 
 
 def _contraction(rules: Sequence[str], stage: int) -> float:
@@ -177,6 +219,7 @@ class TrainConfig(Strict):
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of the steps, from 1 on a number of steps")
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
+    lookup_lr: float = Field(default=1.0, gt=0, description="learning rate of look-ups, relative to `lr`")
     clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
@@ -204,6 +247,12 @@ class RunConfig(Strict):
     model: AUNetConfig
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check_compile(self) -> Self:
+        if self.train.compile and all(stage.mixer == "mamba2" for stage in self.model.stages):
+            raise ValueError("train.compile: blocks of the mixer mamba2 are not compiled; leave it out")
+        return self
 
 
 C = typing.TypeVar("C", bound=BaseModel)

@@ -2,7 +2,8 @@
 (Tables 9 to 11 and the scaling rows).
 
 Rows marked *over tokens* are the paper's baselines over Llama 3 tokens: one stage, all counts per token (`bytes` and
-`batch_bytes` are tokens); they can be looked at, not trained, since training reads bytes.
+`batch_bytes` are tokens). They can be looked at as they are, and trained with a tokenizer (`model.tokenizer`, and its
+`model.vocab_size`).
 """
 
 import difflib
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from aunet.config import LENGTHS, RunConfig, apply_overrides, read_mapping, validate
 from aunet.errors import ConfigError
+from aunet.vocabulary.tokens import MARKS, tokenizer_size
 
 RULES = ("", "word1", "word1+word2", "word1+word2+word4")
 """The paper's splitting rule by number of stages, counted from one."""
@@ -56,6 +58,11 @@ def _model(
     return {"stages": stages, "splitter": RULES[depth], **more}
 
 
+def _mamba(dim: int, layers: int) -> Settings:
+    """Mamba-2 on bytes: one stage, head width 64 as in the paper."""
+    return {"stages": [{"dim": dim, "layers": layers, "mixer": "mamba2", "head_dim": 64}], "splitter": ""}
+
+
 def _run(model: Settings, seq_len: int, **train: Any) -> Settings:
     """A run as the paper trains: clip 0.2, weight decay 0.1 and a floor of 0.01 unless told otherwise."""
     common = {"clip": 0.2, "weight_decay": 0.1, "lr_floor": 0.01}
@@ -79,6 +86,9 @@ def _small() -> dict[str, Preset]:
         "demo": Preset("what `make demo` trains in four minutes on two cores", _run(demo, 2048, steps=1200, **small)),
         "aunet2-2m": Preset("AU-Net 2 of 2M parameters, for a CPU", _run(two, 2048, compute=3e13, **small)),
         "aunet3-2m": Preset("AU-Net 3 of 2M parameters, for a CPU", _run(three, 2048, compute=3e13, **small)),
+        "mamba-bytes-200k": Preset(
+            "Mamba-2 on bytes of 0.2M parameters, for a CPU", _run(_mamba(96, 2), 2048, compute=1e13, **small)
+        ),
         "aunet2-23m": Preset(
             "AU-Net 2 of 23M parameters, the model of benchmarks/",
             _run(bench, 2048, steps=20_000, batch_bytes=8192, lr=1e-3),
@@ -119,6 +129,10 @@ def _billions() -> dict[str, Preset]:
         "transformer-bytes-1b": Preset(
             "byte Transformer 1B, 60B Llama 3 tokens of text; lr, batch unpublished",
             _gpu_run(_model((2048,), (25,)), **over_bytes),
+        ),
+        "mamba-bytes-1b": Preset(
+            "Mamba-2 on bytes 1B, 60B Llama 3 tokens of text; lr, batch unpublished",
+            _gpu_run(_mamba(2048, 50), **over_bytes),
         ),
         "transformer-bpe-1b": Preset(
             "Transformer 1B over tokens, 6.6e20 FLOPs",
@@ -230,7 +244,8 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     """A run from a preset's name or a YAML or JSON file, with dotted overrides (`train.lr=1e-3`).
 
     A file may start from a preset (`preset: NAME`); what it gives replaces the preset's values key by key, lists as a
-    whole. One length of the run (steps, bytes, compute, gamma) replaces the length that came from below.
+    whole. One length of the run (steps, bytes, compute, gamma) replaces the length that came from below. Where a model
+    has a tokenizer and no vocab_size, that is the one of the tokenizer.
     """
     if target in PRESETS:
         values, origin = preset(target), f"preset {target}"
@@ -246,6 +261,9 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     train = values.get("train")
     if "model" not in values and isinstance(train, dict) and isinstance(train.get("init_from"), str):
         values["model"] = _model_of(Path(train["init_from"]))
+    model = values.get("model")
+    if isinstance(model, dict) and isinstance(model.get("tokenizer"), str) and model["tokenizer"]:
+        model.setdefault("vocab_size", tokenizer_size(Path(model["tokenizer"])) + MARKS)
     return validate(RunConfig, values, origin)
 
 
@@ -257,6 +275,8 @@ def _model_of(directory: Path) -> Any:
     model = read_mapping(path).get("aunet")
     if model is None:
         raise ConfigError(f"train.init_from: {path} is not the configuration of an aunet model; name a model directory")
+    if isinstance(model, dict) and model.get("tokenizer"):
+        model["tokenizer"] = str(directory / "tokenizer.json")
     return model
 
 

@@ -24,6 +24,14 @@ def small_config(stages: int, **more: Any) -> AUNetConfig:
     return AUNetConfig.model_validate({"stages": shapes[:stages], "splitter": RULES[stages - 1], "offsets": 4, **more})
 
 
+def with_lookups(config: AUNetConfig) -> AUNetConfig:
+    """The same with look-ups of few rows at every stage."""
+    values = config.model_dump()
+    for s, stage in enumerate(values["stages"]):
+        stage["lookup"] = {"ngrams": (2, 3, 6) if s == 0 else (1, 3), "buckets": 50 + s}
+    return AUNetConfig.model_validate(values)
+
+
 def small_model(config: AUNetConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> AUNet:
     """Initialised, then moved off it everywhere: maps that start at 0 and gains of 1 would hide mistakes."""
     model = AUNet(config)

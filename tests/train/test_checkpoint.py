@@ -12,13 +12,13 @@ from aunet.errors import AUNetError
 from aunet.train import checkpoint
 
 
-def trained(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+def trained(seed: int = 0) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
     torch.manual_seed(seed)
     model = nn.Linear(8, 8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model(torch.randn(4, 8)).square().sum().backward()
     optimizer.step()
-    return model, optimizer
+    return model, [optimizer]
 
 
 def save(root: Path, step: int, seed: int = 0, keep: int = 10) -> checkpoint.Checkpoint:
@@ -26,16 +26,16 @@ def save(root: Path, step: int, seed: int = 0, keep: int = 10) -> checkpoint.Che
 
 
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    model, optimizer = trained()
-    checkpoint.save(tmp_path, 3, checkpoint.training_tensors(model, optimizer), {"note": "x"}, keep=1)
+    model, (optimizer,) = trained()
+    checkpoint.save(tmp_path, 3, checkpoint.training_tensors(model, [optimizer]), {"note": "x"}, keep=1)
     other, fresh = nn.Linear(8, 8), None
     fresh = torch.optim.AdamW(other.parameters(), lr=0.1)
-    checkpoint.materialise(fresh)
+    checkpoint.materialise([fresh])
     found = checkpoint.newest(tmp_path, pytest.fail)
     assert found is not None
     assert found.step == 3
     assert found.state["note"] == "x"
-    checkpoint.load_tensors(found, checkpoint.training_tensors(other, fresh))
+    checkpoint.load_tensors(found, checkpoint.training_tensors(other, [fresh]))
     for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
         for key in ("step", "exp_avg", "exp_avg_sq"):
@@ -98,9 +98,9 @@ def test_tensors_of_another_model_are_refused_in_one_line(tmp_path: Path) -> Non
     found = save(tmp_path, 1)
     model = nn.Linear(4, 8)
     optimizer = torch.optim.AdamW(model.parameters())
-    checkpoint.materialise(optimizer)
+    checkpoint.materialise([optimizer])
     with pytest.raises(AUNetError, match="cannot be loaded") as caught:
-        checkpoint.load_tensors(found, checkpoint.training_tensors(model, optimizer))
+        checkpoint.load_tensors(found, checkpoint.training_tensors(model, [optimizer]))
     assert "\n" not in str(caught.value)
 
 

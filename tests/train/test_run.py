@@ -1,17 +1,18 @@
 """Whole runs in real processes: complete, killed, stopped, resumed, refused."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from aunet.compiler import CPP_COMPILERS
-from tests.runs import aunet, losses, metrics, start, write_config
+from tests.runs import aunet, losses, metrics, start, wait_for_step, write_config
 
 
 @pytest.fixture(scope="module")
@@ -20,21 +21,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = aunet("train", write_config(directory))
     assert result.returncode == 0, result.stderr
     return directory / "out"
-
-
-def wait_for_step(out: Path, step: int) -> None:
-    """Until metrics show this step."""
-    while True:
-        path = out / "metrics.jsonl"
-        if path.exists() and any(line.get("step", 0) >= step for line in _lines(path)):
-            return
-        time.sleep(0.01)
-
-
-def _lines(path: Path) -> list[dict[str, int]]:
-    from aunet.train.metrics import read
-
-    return read(path)
 
 
 def test_a_complete_run_leaves_model_metrics_and_checkpoints(uninterrupted: Path) -> None:
@@ -59,6 +45,42 @@ def test_a_killed_run_resumes_bit_for_bit(uninterrupted: Path, tmp_path: Path, s
     result = aunet("train", config)
     assert result.returncode == 0, result.stderr
     assert losses(tmp_path / "out") == losses(uninterrupted)
+
+
+def test_a_killed_run_with_lookups_resumes_bit_for_bit(tmp_path: Path) -> None:
+    lookups = [f"model.stages.{s}.lookup={{ngrams: [{n}], buckets: 500}}" for s, n in enumerate(("2,3", "1"))]
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    assert aunet("train", write_config(tmp_path / "whole"), *lookups, "train.accumulate=2").returncode == 0
+    arguments = ("train", write_config(tmp_path / "killed"), *lookups, "train.accumulate=2")
+    process = start(*arguments)
+    wait_for_step(tmp_path / "killed" / "out", 5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    result = aunet(*arguments)
+    assert result.returncode == 0, result.stderr
+    whole, killed = (tmp_path / name / "out" for name in ("whole", "killed"))
+    assert losses(killed) == losses(whole)
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    refused = aunet(*arguments, "train.lookup_lr=2", "train.steps=20")
+    assert refused.returncode == 1
+    assert "train.lookup_lr is 2.0, the checkpoint has 1.0" in refused.stderr
+
+
+def test_a_checkpoint_that_lacks_settings_with_a_default_is_resumed(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "out")
+    directory = tmp_path / "out" / "checkpoints" / "step-12"
+    state = json.loads((directory / "state.json").read_text())
+    del state["config"]["train"]["lookup_lr"], state["config"]["model"]["stages"][0]["lookup"]
+    text = json.dumps(state).encode()
+    (directory / "state.json").write_bytes(text)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    config = uninterrupted.parent / "config.yaml"
+    result = aunet("train", config, "train.steps=13", f"train.out={tmp_path / 'out'}")
+    assert result.returncode == 0, result.stderr
+    assert "resuming after step 12" in result.stdout
 
 
 def test_loader_workers_do_not_change_the_losses(uninterrupted: Path, tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from torch.nn import functional as F
 
 from aunet.infer.pages import SLOTS, Memory, Page
 from aunet.infer.state import Context
+from aunet.infer.trail import rows_of
 from aunet.model.attention import attention
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Block, Rotation
 from aunet.model.layout import Pooling
+from aunet.model.mamba import MambaBlock, MambaState
 from aunet.model.upsampling import Stepper
 
 Indices = npt.NDArray[np.int64]
@@ -41,7 +43,7 @@ def lay_out_for_reading(model: AUNet) -> AUNet:
     A step multiplies one or two vectors by weights that come from memory, which is faster by columns; products with
     many vectors, in prompts and in training, do not mind.
     """
-    if model.head.weight.device.type == "cpu":
+    if model.head_weight.device.type == "cpu":
         for module in model.modules():
             if isinstance(module, nn.Linear) and type(module.weight.data) is Tensor:  # not one of torchao's
                 module.weight.data = module.weight.data.T.contiguous().T
@@ -81,7 +83,7 @@ class EagerKernels:
     invariant = False
 
     def __init__(self, model: AUNet) -> None:
-        self.model, self.device, self.dtype = model, model.head.weight.device, model.embedding.weight.dtype
+        self.model, self.device, self.dtype = model, model.head_weight.device, model.embedding.weight.dtype
         with torch.inference_mode():
             self._steppers: list[Stepper] = [cast(Stage, stage).upsample.stepper() for stage in model.stages]
         self._tables: list[Rotation | None] = [None] * len(model.config.stages)
@@ -91,8 +93,9 @@ class EagerKernels:
     ) -> tuple[Tensor, list[Tensor]]:
         """Logits [T, V] and the outputs of the stages; the counterpart of `AUNet.forward`."""
         outputs: list[Tensor] = []
+        rows = rows_of([context.trail for context in contexts], ids, levels, new)
         x_TD = self.model.embedding(torch.tensor(ids, device=self.device))
-        x_TD = self._run(0, x_TD, np.asarray(levels, dtype=np.uint8), contexts, new, outputs)
+        x_TD = self._run(0, x_TD, np.asarray(levels, dtype=np.uint8), contexts, new, rows, outputs)
         return self.model.logits_of(x_TD), outputs[::-1]
 
     def _run(
@@ -102,20 +105,25 @@ class EagerKernels:
         levels_T: Levels,
         contexts: Sequence[Context],
         new: Sequence[int],
+        rows: Sequence[Indices | None],
         outputs: list[Tensor],
     ) -> Tensor:
         """Stage s and everything below it; appends their outputs, the deepest first."""
         memories = [context.memories[s] for context in contexts]
-        for memory, n in zip(memories, new, strict=True):
-            memory.reserve(n, lambda: self._page(s))
-        reading = Reading(memories, new, self.model.config.stages[s].window)
+        config = self.model.config.stages[s]
+        if config.mixer == "attention":
+            for memory, n in zip(memories, new, strict=True):
+                memory.reserve(n, lambda: self._page(s))
+        found = rows[s]
+        x_TD = self.model.enter(s, x_TD, None if found is None else torch.from_numpy(found).to(self.device))
+        reading = Reading(memories, new, config.window)
         rotate_by = self._rotation(s, reading)
         if s == self.model.config.depth:
             x_TD = _through(self.model.trunk.blocks, 0, x_TD, rotate_by, reading)
         else:
             stage = cast(Stage, self.model.stages[s])
             x_TD = _through(stage.contract, 0, x_TD, rotate_by, reading)
-            x_TD = self._deeper(s, x_TD, levels_T, contexts, reading, outputs)
+            x_TD = self._deeper(s, x_TD, levels_T, contexts, reading, rows, outputs)
             x_TD = _through(stage.expand, len(stage.contract), x_TD, rotate_by, reading)
         for memory, n in zip(memories, new, strict=True):
             memory.seen += n
@@ -129,6 +137,7 @@ class EagerKernels:
         levels_T: Levels,
         contexts: Sequence[Context],
         reading: Reading,
+        rows: Sequence[Indices | None],
         outputs: list[Tensor],
     ) -> Tensor:
         """Pool what reached the next stage, run it, and add what comes back: [T, D]."""
@@ -147,6 +156,7 @@ class EagerKernels:
                 levels_T[kept_U],
                 [context for context, _ in deeper],
                 [n for _, n in deeper],
+                rows,
                 outputs,
             )
         # Rows of the coarse vectors: the last one of each sequence that still needs it, then the new ones.
@@ -300,10 +310,25 @@ def _keep(layer: int, memory: Memory, k_mGK: Tensor, v_mGK: Tensor) -> None:
 
 def _through(blocks: nn.ModuleList, first: int, x_TD: Tensor, rotate_by: Rotation, reading: Reading) -> Tensor:
     """Some blocks of a stage, which are its layers from `first` on."""
-    for layer, block in enumerate(cast(Iterable[Block], blocks), first):
+    for layer, block in enumerate(cast(Iterable[Block | MambaBlock], blocks), first):
+        if isinstance(block, MambaBlock):
+            x_TD = _recur(layer, block, x_TD, reading)
+            continue
         attend = lambda q, k, v, layer=layer: _attend(layer, q, k, v, reading)  # noqa: E731
         x_TD = block.extend(x_TD, rotate_by, attend)
     return x_TD
+
+
+def _recur(layer: int, block: MambaBlock, x_TD: Tensor, reading: Reading) -> Tensor:
+    """New positions through a Mamba-2 block; sequences with as many of them go together, without any padding."""
+    parts = list(x_TD.split(list(reading.new)))
+    for size in set(reading.new):
+        members = [i for i, n in enumerate(reading.new) if n == size]
+        before = MambaState.joined([reading.memories[i].states.get(layer) or block.start() for i in members])
+        y_BmD, after = block.extend(torch.stack([parts[i] for i in members]), before)
+        for i, y_mD, state in zip(members, y_BmD, after.split(), strict=True):
+            parts[i], reading.memories[i].states[layer] = y_mD, state
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _segments(kept_U: npt.NDArray[np.intp], new: Sequence[int], offsets: Sequence[int]) -> tuple[Indices, Indices]:

@@ -1,4 +1,4 @@
-"""Reading byte by byte or in pieces: the forward pass with a memory.
+"""Reading id by id or in pieces: the forward pass with a memory. Ids are bytes, or tokens for a model over tokens.
 
 Shapes: B sequences, T new positions of all sequences end to end, D width of a stage, V vocabulary.
 
@@ -22,8 +22,10 @@ from aunet.infer.eager import EagerKernels
 from aunet.infer.kernels import Kernels
 from aunet.infer.pages import Memory
 from aunet.infer.state import Context, State
+from aunet.infer.trail import Trail
 from aunet.model.aunet import AUNet
 from aunet.splitting import Splitter
+from aunet.vocabulary import BYTES, Vocabulary
 
 Ids = Sequence[int] | npt.NDArray[np.integer]
 
@@ -31,21 +33,32 @@ Ids = Sequence[int] | npt.NDArray[np.integer]
 class Session:
     """A model prepared for reading. What can be folded is folded once, so the weights must not change meanwhile."""
 
-    def __init__(self, model: AUNet, splitter: Splitter, kernels: Kernels | None = None) -> None:
-        self.model, self.splitter = model, splitter
-        self.device = model.head.weight.device
+    def __init__(
+        self,
+        model: AUNet,
+        splitter: Splitter,
+        kernels: Kernels | None = None,
+        vocabulary: Vocabulary = BYTES,
+    ) -> None:
+        self.model, self.splitter, self.vocabulary = model, splitter, vocabulary
+        self.device = model.head_weight.device
         self.kernels: Kernels = kernels or EagerKernels(model)
+        self._recurrent = any(stage.mixer == "mamba2" for stage in model.config.stages)
 
     def context(self) -> Context:
         """A sequence that has read nothing, not even BOS."""
-        return Context([Memory(stage.window) for stage in self.model.config.stages], self.splitter.stream())
+        config = self.model.config
+        return Context([Memory(stage.window) for stage in config.stages], self.splitter.stream(), Trail.of(config))
 
     def start(self, batch: int) -> State:
         """The state of `batch` sequences that have read nothing."""
         return State([self.context() for _ in range(batch)])
 
     def levels(self, context: Context, ids: Ids) -> list[int]:
-        """Levels of the next ids; moves the splitter on. BOS opens a text and has the highest level."""
+        """Levels of the next ids; moves the splitter on. BOS opens a text and has the highest level.
+
+        Models over tokens have one stage, and so every level is 0, whatever an id stands for.
+        """
         highest, levels = self.splitter.depth, []
         for i in ids:
             if i < BOS:
@@ -94,21 +107,26 @@ class Session:
 
     def try_out(
         self, contexts: Sequence[Context], ids: Sequence[Sequence[int]], levels: Sequence[Sequence[int]]
-    ) -> tuple[list[Tensor], list["Rewind"]]:
+    ) -> tuple[list[Tensor], Sequence["Rewind | Reread"]]:
         """Read at least one id of each context; some of the last may be taken back: their logits, and how to do so.
 
         The levels are given, and the splitters have not moved yet: `Rewind` moves them.
         """
+        copies = [context.copy() for context in contexts] if self._recurrent else []
         before = [[(m.seen, m.coarse_E, m.offset) for m in context.memories] for context in contexts]
+        trails = [context.trail.copy() for context in contexts]
         new = [len(x) for x in ids]
         with torch.inference_mode():
             logits_TV, outputs = self.kernels.read(contexts, [*chain(*ids)], [*chain(*levels)], new)
+        if copies:
+            them = zip(contexts, copies, ids, levels, strict=True)
+            return list(logits_TV.split(new)), [Reread(self.kernels, *one) for one in them]
         rewinds, firsts = [], [0] * len(outputs)
-        for context, x, of, was in zip(contexts, ids, levels, before, strict=True):
+        for context, x, of, was, trail in zip(contexts, ids, levels, before, trails, strict=True):
             counts = [sum(level >= s for level in of) for s in range(len(outputs))]
             rows = [output[a : a + n] for output, a, n in zip(outputs, firsts, counts, strict=True)]
             firsts = [a + n for a, n in zip(firsts, counts, strict=True)]
-            rewinds.append(Rewind(context, x, of, was, rows))
+            rewinds.append(Rewind(context, x, of, was, trail, rows))
         return list(logits_TV.split(new)), rewinds
 
     @torch.inference_mode()
@@ -127,6 +145,8 @@ class Rewind:
     levels: Sequence[int]
     before: list[tuple[int, Tensor | None, int]]
     """Of every stage: positions, last coarse vector, offset."""
+    trail: Trail
+    """As it was before."""
     outputs: list[Tensor]
     """Of every stage, the vectors of the new positions."""
 
@@ -137,6 +157,8 @@ class Rewind:
         if count == len(self.ids):
             return
         level = list(self.levels[:count])
+        self.trail.read(self.ids[:count], level)
+        self.context.trail = self.trail
         for s, (memory, (seen, coarse_E, offset)) in enumerate(zip(self.context.memories, self.before, strict=True)):
             level = [one for one in level if one >= s]
             units = [i for i, one in enumerate(level) if one > s]
@@ -147,9 +169,32 @@ class Rewind:
             memory.offset = len(level) - units[-1] if units else offset + len(level)
 
 
+@dataclass(frozen=True)
+class Reread:
+    """The same where a recurrence has read them: its state holds all ids at once, so those that stay are read again."""
+
+    kernels: Kernels
+    context: Context
+    before: Context
+    """A copy that has not read them."""
+    ids: Sequence[int]
+    levels: Sequence[int]
+
+    @torch.inference_mode()
+    def keep(self, count: int) -> None:
+        """Leave the context as if only the first `count` ids, at least one, had been read."""
+        for i in self.ids[:count]:
+            self.context.stream.push(i)
+        if count < len(self.ids):
+            self.context.memories, self.context.trail = self.before.memories, self.before.trail
+            self.kernels.read([self.context], self.ids[:count], self.levels[:count], [count])
+
+
 def document_levels(ids_n: npt.NDArray[np.integer], splitter: Splitter) -> npt.NDArray[np.uint8]:
     """Levels of a document at once, [n]: a mark has the highest one and starts the splitter anew."""
     levels_n = np.full(len(ids_n), splitter.depth, dtype=np.uint8)
+    if not splitter.depth:  # then ids may be tokens
+        return levels_n
     marks = np.flatnonzero(ids_n >= BOS)
     for start, end in zip([0, *(marks + 1)], [*marks, len(ids_n)], strict=True):
         levels_n[start:end] = splitter.levels(ids_n[start:end].astype(np.uint8).tobytes())

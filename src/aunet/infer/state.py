@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from aunet.infer.pages import Memory, Page
+from aunet.infer.trail import Trail
+from aunet.model.mamba import MambaState
 from aunet.splitting import Stream
 
 
@@ -15,19 +17,23 @@ class Context:
     """Of every stage, bytes first."""
     stream: Stream
     """The splitter, after the last byte."""
+    trail: Trail
+    """The ids, as far as look-ups ask for them."""
 
     @property
     def seen(self) -> int:
         """Ids read, BOS included."""
         return self.memories[0].seen
 
-    def pages(self) -> Iterator[Page]:
-        """All pages of all stages."""
-        return (page for memory in self.memories for page in memory.pages)
+    def kept(self) -> Iterator[Page | MambaState]:
+        """All that takes memory and may be shared with copies: pages, and states of recurrences."""
+        for memory in self.memories:
+            yield from memory.pages
+            yield from memory.states.values()
 
     def copy(self) -> "Context":
         """An independent continuation of the same ids; what was read is shared."""
-        return Context([memory.copy() for memory in self.memories], self.stream.copy())
+        return Context([memory.copy() for memory in self.memories], self.stream.copy(), self.trail.copy())
 
 
 @dataclass

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from aunet.bytes import VOCAB_SIZE
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
 from aunet.model.flops import expected_lengths, paper_flops, parts, useful_flops_by_stage
@@ -13,7 +12,7 @@ from aunet.model.memory import training_memory
 
 @dataclass(frozen=True)
 class PartAccount:
-    """embedding, contract, pool, upsample, expand, trunk or head."""
+    """embedding, lookup, contract, pool, upsample, expand, trunk or head."""
 
     name: str
     parameters: int
@@ -29,11 +28,15 @@ class StageAccount:
     dim: int
     layers: int
     """Blocks; a stage that is not the deepest has them on the way down and again on the way up."""
+    mixer: str
+    """attention or mamba2."""
     heads: int
     kv_heads: int
     head_dim: int
     ffn_dim: int
     window: int | None
+    state_dim: int
+    """Of Mamba-2, which has no key/value heads, feed-forward and window; 0 for attention."""
     contraction: float
     """Bytes per unit that the configuration expects."""
     measured_contraction: float | None
@@ -98,11 +101,13 @@ def describe(config: AUNetConfig, seq_len: int = 8192) -> Accounting:
                 stage=s + 1,
                 dim=stage.dim,
                 layers=stage.layers,
+                mixer=stage.mixer,
                 heads=stage.heads,
                 kv_heads=stage.kv_heads,
                 head_dim=stage.head_dim,
                 ffn_dim=stage.ffn_dim,
                 window=stage.window,
+                state_dim=stage.state_dim,
                 contraction=stage.contraction,
                 measured_contraction=None,
                 parameters=sum(part.parameters for part in own),
@@ -113,7 +118,7 @@ def describe(config: AUNetConfig, seq_len: int = 8192) -> Accounting:
             )
         )
     return Accounting(
-        unit="byte" if config.vocab_size == VOCAB_SIZE else "token",
+        unit=config.unit,
         seq_len=seq_len,
         parameters=sum(part.parameters for _, part in found),
         flops_per_byte=sum(part.flops_per_byte for _, part in found),

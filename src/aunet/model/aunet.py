@@ -15,8 +15,15 @@ from torch.nn import functional as F
 from aunet.config import AUNetConfig, StageConfig
 from aunet.model.layers import Block, Rotation, rotation
 from aunet.model.layout import StageLayout, build_layout
+from aunet.model.lookup import Lookup, build_lookup, lookup_rows
+from aunet.model.mamba import MambaBlock, initial_values
 from aunet.model.pooling import SelectPool
 from aunet.model.upsampling import build_upsampling
+
+BLOCKS: dict[str, type[Block] | type[MambaBlock]] = {"attention": Block, "mamba2": MambaBlock}
+"""What a stage is made of, by its mixer."""
+BRANCHES = {"attention": 2, "mamba2": 1}
+"""Residual branches of a block."""
 
 
 class Stage(nn.Module):
@@ -26,6 +33,7 @@ class Stage(nn.Module):
         super().__init__()
         self.config = config.stages[index]
         deeper = config.stages[index + 1]
+        self.lookup = build_lookup(config, index)
         self.contract = _blocks(self.config, config.norm_eps)
         self.pool = SelectPool(self.config.dim, deeper.dim, config.norm_eps)
         self.upsample = build_upsampling(config, index)
@@ -38,15 +46,16 @@ class Trunk(nn.Module):
     def __init__(self, config: AUNetConfig) -> None:
         super().__init__()
         self.config = config.stages[-1]
+        self.lookup = build_lookup(config, config.depth)
         self.blocks = _blocks(self.config, config.norm_eps)
 
 
 def _blocks(config: StageConfig, norm_eps: float) -> nn.ModuleList:
-    return nn.ModuleList(Block(config, norm_eps) for _ in range(config.layers))
+    return nn.ModuleList(BLOCKS[config.mixer](config, norm_eps) for _ in range(config.layers))
 
 
 class AUNet(nn.Module):
-    """Any number of stages; one stage is the plain byte Transformer."""
+    """Any number of stages; one stage is the plain byte Transformer, or Mamba-2 on bytes."""
 
     def __init__(self, config: AUNetConfig) -> None:
         super().__init__()
@@ -56,7 +65,7 @@ class AUNet(nn.Module):
         self.stages = nn.ModuleList(Stage(config, s) for s in range(config.depth))
         self.trunk = Trunk(config)
         self.norm = nn.RMSNorm(width, eps=config.norm_eps)
-        self.head = nn.Linear(width, config.vocab_size, bias=False)
+        self.head = None if config.tied else nn.Linear(width, config.vocab_size, bias=False)
 
     @classmethod
     def on_meta(cls, config: AUNetConfig) -> "AUNet":
@@ -79,31 +88,48 @@ class AUNet(nn.Module):
         `longest`: a bound on the length of a document, for the CUDA kernels (T if not given).
         """
         layouts = build_layout(levels_T, starts_N, counts, self.config.offsets, longest)
-        return self.logits_of(self._run(0, self.embedding(ids_T), layouts))
+        rows = lookup_rows(self.config, ids_T, layouts)
+        return self.logits_of(self._run(0, self.embedding(ids_T), layouts, rows))
 
-    def _run(self, s: int, x_TD: Tensor, layouts: Sequence[StageLayout]) -> Tensor:
+    def _run(self, s: int, x_TD: Tensor, layouts: Sequence[StageLayout], rows: Sequence[Tensor | None]) -> Tensor:
         """Stage s and everything below it: contract, pool, go deeper, come back, expand."""
         layout = layouts[s]
+        x_TD = self.enter(s, x_TD, rows[s])
         rotate_by = self.rotation(s, layout.position_T)
         if layout.pooling is None:
             return _through(self.trunk.blocks, x_TD, rotate_by, layout)
         stage = cast(Stage, self.stages[s])
         x_TD = _through(stage.contract, x_TD, rotate_by, layout)
-        coarse_UE = self._run(s + 1, stage.pool(x_TD, layout.pooling), layouts)
+        coarse_UE = self._run(s + 1, stage.pool(x_TD, layout.pooling), layouts, rows)
         x_TD = x_TD + stage.upsample(coarse_UE, layout.pooling)
         return _through(stage.expand, x_TD, rotate_by, layout)
 
+    def lookup(self, s: int) -> Lookup | None:
+        """The look-up of stage s, where it has one."""
+        return cast(Stage | Trunk, self.trunk if s == self.config.depth else self.stages[s]).lookup
+
+    def enter(self, s: int, x_TD: Tensor, rows_TN: Tensor | None) -> Tensor:
+        """What stage s reads: the embedded bytes or the pooled vectors, and what their units look up."""
+        lookup = self.lookup(s)
+        return x_TD if lookup is None or rows_TN is None else x_TD + lookup(rows_TN)
+
     def blocks(self) -> Iterator[Block]:
-        """All blocks of all stages."""
+        """All Transformer blocks of all stages."""
         return (module for module in self.modules() if isinstance(module, Block))
 
     def rotation(self, s: int, position_T: Tensor) -> Rotation:
         """Rotary angles of stage s at these positions."""
         return rotation(position_T, self.config.stages[s].head_dim, self.config.rope_theta)
 
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix of the head, [V, D]: the embedding's own where they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
     def logits_of(self, x_TD: Tensor) -> Tensor:
         """The last norm and the head, shared by training and generation: [T, D] to [T, V]."""
-        return self.head(self.norm(x_TD))
+        x_TD = self.norm(x_TD)
+        return F.linear(x_TD, self.embedding.weight) if self.head is None else self.head(x_TD)
 
     def loss(
         self,
@@ -123,22 +149,28 @@ class AUNet(nn.Module):
         """All initialisation, in one place; the same on every device and after construction on `meta`.
 
         Matrices: truncated normal (3 sigma) with sigma 1 / sqrt(inputs), so that they keep the scale of a normalised
-        input; the last matrix of each residual branch is divided by sqrt(2 layers on the way through), so that depth
-        does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width). Norms: 1. The maps of
-        single offsets start at 0: upsampling begins as a repetition and learns to differ by offset.
+        input; the last matrix of each residual branch is divided by the root of the number of branches on the way
+        through, so that depth does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width).
+        Norms: 1. The maps of single offsets start at 0: upsampling begins as a repetition and learns to differ by
+        offset. Look-ups start at 0: what was never read in training adds nothing. What only Mamba-2 has starts as
+        `initial_values` says.
         """
         generator = torch.Generator().manual_seed(seed)
-        branches = 2 * sum(
-            stage.layers * (1 if s == self.config.depth else 2) for s, stage in enumerate(self.config.stages)
+        branches = sum(
+            BRANCHES[stage.mixer] * stage.layers * (1 if s == self.config.depth else 2)
+            for s, stage in enumerate(self.config.stages)
         )
         for name, parameter in self.named_parameters():
-            if name.endswith("norm.weight"):
+            own = initial_values(name, parameter.shape, generator)
+            if own is not None:
+                parameter.copy_(own)
+            elif name.endswith("norm.weight"):
                 parameter.fill_(1.0)
-            elif name.endswith("per_offset"):
+            elif name.endswith(("per_offset", "lookup.weight")):
                 parameter.zero_()
             else:
                 sigma = parameter.shape[1] ** -0.5
-                if name.endswith(("attention.out.weight", "ffn.down.weight")):
+                if name.endswith(("attention.out.weight", "ffn.down.weight", "mixer.out_proj.weight")):
                     sigma /= math.sqrt(branches)
                 values = torch.empty(parameter.shape)
                 nn.init.trunc_normal_(values, std=sigma, a=-3 * sigma, b=3 * sigma, generator=generator)

@@ -2,12 +2,16 @@
 
 Paper FLOPs per byte (paper, appendix A): 6 for every weight of a matrix and 6 d S for every attention layer of width d,
 S the length of the sequence or the window, whichever is smaller; a stage's sum is divided by its bytes per unit. One
-upsampling map counts per position, the head counts, the embedding does not. They are what budgets are quoted in.
+upsampling map counts per position, the head counts, the embedding and the look-ups do not. They are what budgets are
+quoted in.
 
 Useful FLOPs: what the mathematics needs on documents of given lengths, forward and backward: 6 for every weight and
 position, 12 d for every query and key that it sees, no padding, no masked pairs, nothing recomputed. They are what a
 measured speed is divided by. The paper's 6 d S is the causal half of a square; a window that slides is seen whole, so
 windowed stages need up to twice that.
+
+The recurrence of Mamba-2 counts alike in both: 6 for every multiply-add that renews its state or reads it out, whatever
+a chunked evaluation computes beside that; its convolution counts as a matrix.
 
 A matrix is paid for once per unit of the stage on which it runs. The parts of a model, their stages and modules stand
 in one table, `parts`.
@@ -24,6 +28,7 @@ from torch import Tensor, nn
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Attention
+from aunet.model.mamba import MambaBlock
 from aunet.model.upsampling import MultiLinear, Repeat, Simple
 
 LLAMA_BYTES_PER_TOKEN_SQUARED = 20.79
@@ -35,7 +40,7 @@ class Part:
     """Modules of a model that belong together."""
 
     name: str
-    """embedding, contract, pool, upsample, expand, trunk or head."""
+    """embedding, lookup, contract, pool, upsample, expand, trunk or head."""
     stage: int
     """The stage (0-based) it is listed under; a transition stands under the shallower of its two stages."""
     modules: tuple[nn.Module, ...]
@@ -51,27 +56,32 @@ def parts(model: AUNet) -> list[Part]:
     down, up = [], []
     for s, module in enumerate(model.stages):
         stage = cast(Stage, module)
-        down += [Part("contract", s, (stage.contract,)), Part("pool", s, (stage.pool,))]
+        down += [*_lookup(model, s), Part("contract", s, (stage.contract,)), Part("pool", s, (stage.pool,))]
         up += [Part("expand", s, (stage.expand,)), Part("upsample", s, (stage.upsample,))]
-    trunk = Part("trunk", model.config.depth, (model.trunk,))
-    found = [Part("embedding", 0, (model.embedding,)), *down, trunk, *reversed(up)]
-    found.append(Part("head", 0, (model.norm, model.head)))
+    trunk = [*_lookup(model, model.config.depth), Part("trunk", model.config.depth, (model.trunk.blocks,))]
+    found = [Part("embedding", 0, (model.embedding,)), *down, *trunk, *reversed(up)]
+    found.append(Part("head", 0, (model.norm,) if model.head is None else (model.norm, model.head)))
     total = sum(p.numel() for p in model.parameters())
     assert sum(part.parameters for part in found) == total, "a parameter belongs to no part or to two"
     return found
 
 
+def _lookup(model: AUNet, stage: int) -> list[Part]:
+    lookup = model.lookup(stage)
+    return [] if lookup is None else [Part("lookup", stage, (lookup,))]
+
+
 @dataclass(frozen=True)
 class Cost:
-    """One matrix product or one attention layer of a part."""
+    """One matrix product, one attention layer or one recurrence of a part."""
 
     part: Part
     stage: int
     """The stage whose units pay for it."""
     weights: int = 0
-    """Weights of the matrix; 0 for attention."""
+    """Weights of the matrix, or multiply-adds of the recurrence for one position; 0 for attention."""
     width: int = 0
-    """Width of the attention layer; 0 for a matrix."""
+    """Width of the attention layer; 0 for anything else."""
     window: int | None = None
 
 
@@ -89,13 +99,17 @@ def costs(model: AUNet, useful: bool) -> list[Cost]:
     found = []
     for part in parts(model):
         stage = part.stage
+        if part.name == "head" and model.head is None:  # its weights are counted with the embedding
+            found.append(Cost(part, stage, weights=model.head_weight.numel()))
         if part.name == "pool":  # selects first, so the deeper stage's units pay
             stage += 1
         elif part.name == "upsample":
             stage = UPSAMPLING_STAGE[type(part.modules[0])][useful](stage)
         for module in (inner for outer in part.modules for inner in outer.modules()):
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | nn.Conv1d):
                 found.append(Cost(part, stage, weights=module.weight.numel()))
+            elif isinstance(module, MambaBlock):
+                found.append(Cost(part, stage, weights=module.recurrence))
             elif isinstance(module, Attention):
                 found.append(Cost(part, stage, width=module.out.in_features, window=module.window))
     return found

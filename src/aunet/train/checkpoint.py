@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,22 +85,23 @@ def load_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
         raise AUNetError(f"{checkpoint.directory}: cannot be loaded ({_reason(error)})") from None
 
 
-def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors of a run by name: `model.NAME` and `optimizer.NAME.KEY`; the optimizer's state must exist.
+def training_tensors(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """All tensors of a run by name: `model.NAME` and `optimizer.NAME.KEY`; the optimizers' states must exist.
 
     The tensors are the live ones, so loading into them restores the run.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    states = {parameter: state for optimizer in optimizers for parameter, state in optimizer.state.items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
+        for key, value in states.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{key}"] = value
     return tensors
 
 
-def materialise(optimizer: torch.optim.Optimizer) -> None:
-    """Create the optimizer's state without a change of the parameters, so that it can be loaded into."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
+def materialise(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Create the optimizers' states without a change of the parameters, so that they can be loaded into."""
+    for optimizer in optimizers:
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
             optimizer.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import aunet
-from aunet.config import RunConfig
+from aunet.config import RunConfig, validate
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError, RunFailed
@@ -24,15 +24,24 @@ from aunet.model.directory import load_config, load_model, save_model
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
 from aunet.train.metrics import Metrics
-from aunet.train.optim import build_optimizer
+from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import Stop, compile_blocks
+from aunet.vocabulary import vocabulary
 
 Validate = Callable[[AUNet], Mapping[str, float]]
 """Scores the held-out documents: at least `bits_per_byte`."""
 
-FIXED_ON_RESUME = ("model", "data.seed", "train.seed", "train.betas", "train.weight_decay", "train.clip")
+FIXED_ON_RESUME = (
+    "model",
+    "data.seed",
+    "train.seed",
+    "train.betas",
+    "train.weight_decay",
+    "train.lookup_lr",
+    "train.clip",
+)
 """Settings that a resumed run must share with its checkpoint, beside what the loader checks."""
 
 
@@ -57,9 +66,10 @@ class Trainer:
         self.out = Path(config.train.out)
         self.model = AUNet.on_meta(config.model).to_empty(device=device)
         self.model.initialise(config.train.seed)
-        self.optimizer = build_optimizer(self.model, config.train)
-        checkpoint.materialise(self.optimizer)
-        self.step, self.bytes, self.useful_flops, self.seconds = 0, 0, 0.0, 0.0
+        self.optimizers = build_optimizers(self.model, config.train)
+        checkpoint.materialise(self.optimizers)
+        self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0
+        """Finished steps, ids of text read, the bytes they stand for, FLOPs, seconds spent in steps."""
         self.saved_step = -1
         self.health = torch.zeros(2)
         """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
@@ -70,10 +80,12 @@ class Trainer:
         The optimizer, the schedule and the data begin anew. The contraction of a stage is what a text is expected to
         give, not a part of the model, and may differ.
         """
+        configs = load_config(directory), self.config.model
         theirs, ours = (
-            config.model_dump(mode="json", exclude={"stages": {"__all__": {"contraction"}}})
-            for config in (load_config(directory), self.config.model)
+            config.model_dump(mode="json", exclude={"stages": {"__all__": {"contraction"}}}) for config in configs
         )
+        # The place of a tokenizer says nothing; what is in it does.
+        theirs["tokenizer"], ours["tokenizer"] = vocabulary(configs[0]).digest, self.loader.vocabulary.digest
         if theirs != ours:
             change = _difference("model", theirs, ours).replace("the checkpoint", str(directory))
             raise AUNetError(f"train.init_from: {change}; leave the section `model` out to take the model's own")
@@ -81,9 +93,11 @@ class Trainer:
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
-        saved = found.state["config"]
+        # Settings that the version which saved it did not have yet are filled in.
+        configs = validate(RunConfig, found.state["config"], str(found.directory)), self.config
+        saved, ours = (config.model_dump(mode="json", exclude={"model": {"tokenizer"}}) for config in configs)
         for key in FIXED_ON_RESUME:
-            then, now = _at(saved, key), _at(self.config.model_dump(mode="json"), key)
+            then, now = _at(saved, key), _at(ours, key)
             if then != now:
                 change = _difference(key, then, now)
                 raise AUNetError(f"cannot resume {found.directory}: {change}; restore it or name another train.out")
@@ -93,10 +107,11 @@ class Trainer:
                 f"{found.state['rows_per_step']}; restore train.batch_bytes or name another train.out"
             )
         self.loader.load_state_dict(found.state["loader"])
-        checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizer))
+        checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizers))
         self.step, self.bytes, self.seconds = found.step, found.state["bytes"], found.state["seconds"]
+        self.units = found.state.get("units", self.bytes)  # older checkpoints are of models over bytes
         # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
-        estimate = self.bytes * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
+        estimate = self.units * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
         self.useful_flops = found.state.get("useful_flops", estimate)
         self.saved_step = found.step
 
@@ -130,7 +145,7 @@ class Trainer:
         facts = {
             "steps": self.step,
             "bytes read": self.bytes,
-            "paper FLOPs": f"{self.bytes * self.plan.flops_per_byte:.3g}",
+            "paper FLOPs": f"{self.units * self.plan.flops_per_byte:.3g}",
         }
         if valid:
             facts["bits per byte on held-out text"] = f"{valid['bits_per_byte']:.4f}"
@@ -152,16 +167,14 @@ class Trainer:
             part = self._loss(batch) / positions
             part.backward()
             loss += part.detach()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        norm = clip_gradients(self.model.parameters(), settings.clip)
         self.health = torch.stack([loss, norm])
         rate = learning_rate(self.plan, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizers, rate)
         self.step += 1
         step_bytes = sum(batch.bytes for batch in batches)
         self.bytes += step_bytes
+        self.units += sum(batch.units for batch in batches)
         lengths = [stage_lengths(batch.levels, batch.starts, batch.counts) for batch in batches]
         self.useful_flops += sum(useful_flops(self.config.model, of_batch) for of_batch in lengths)
         counts = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
@@ -187,10 +200,10 @@ class Trainer:
     def _report(self, values: Mapping[str, Any]) -> dict[str, Any]:
         line = {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
         rate = self.bytes / max(self.seconds, 1e-9)
-        flops = self.bytes * self.plan.flops_per_byte
+        flops = self.units * self.plan.flops_per_byte
         # Rows cut documents, so this is what training sees, not the bits per byte of documents.
         line["train_bits_per_byte"] = line["loss"] * line["positions"] / math.log(2) / line["step_bytes"]
-        counted = {"bytes": self.bytes, "paper_flops": flops, "useful_flops": self.useful_flops}
+        counted = {"units": self.units, "bytes": self.bytes, "paper_flops": flops, "useful_flops": self.useful_flops}
         return {**line, **counted, "bytes_per_second": rate, "seconds": self.seconds}
 
     def _validate(self, validate: Validate, metrics: Metrics, progress: TrainingProgress) -> Mapping[str, float]:
@@ -209,12 +222,13 @@ class Trainer:
             "aunet": aunet.__version__,
             "config": json.loads(self.config.model_dump_json()),
             "rows_per_step": self.plan.rows_per_step,
+            "units": self.units,
             "bytes": self.bytes,
             "useful_flops": self.useful_flops,
             "seconds": self.seconds,
             "loader": self.loader.state_dict(),
         }
-        tensors = checkpoint.training_tensors(self.model, self.optimizer)
+        tensors = checkpoint.training_tensors(self.model, self.optimizers)
         checkpoint.save(self.out / "checkpoints", self.step, tensors, state, self.config.train.keep)
         self.saved_step = self.step
 

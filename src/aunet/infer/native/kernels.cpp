@@ -583,8 +583,13 @@ void apply(const Linear &map, const float *norm, float eps, int64_t rows, const 
     });
 }
 
-// A stage and everything below it; x[s] holds the vectors of stage s, and its outputs afterwards.
-void read(const Model *model, const Rows *rows, int64_t s, float *const *x, int threads) {
+// A stage and everything below it; x[s] holds the vectors of stage s, and its outputs afterwards. added[s]: what its
+// units look up, [rows, D], or null.
+void read(const Model *model, const Rows *rows, int64_t s, float *const *x, const float *const *added, int threads) {
+    if (added[s]) {
+        const int64_t size = rows[s].count * (s == model->depth ? model->trunk : model->stages[s].down).dim;
+        for (int64_t k = 0; k < size; k++) x[s][k] += added[s][k];
+    }
     if (s == model->depth) return through(&model->trunk, rows[s], x[s], threads);
     const Stage &stage = model->stages[s];
     const Rows &of = rows[s];
@@ -600,7 +605,7 @@ void read(const Model *model, const Rows *rows, int64_t s, float *const *x, int 
     if (!from.empty()) {
         apply(stage.pool, stage.pool_norm, stage.down.eps, from.size(), from.data(), nullptr, 1, to.data(), false,
               threads);
-        read(model, rows, s + 1, x, threads);
+        read(model, rows, s + 1, x, added, threads);
     }
     std::vector<int64_t> choice;
     int64_t units = 0;
@@ -633,8 +638,9 @@ extern "C" {
 
 // New positions of some sequences, as `packed`: their number T, their ids, and for every stage the number of its rows
 // and the arrays of `Rows`, each of that length. x: for every stage room for [rows, D], its outputs afterwards.
-// logits: [T, V].
-void aunet_read(const Model *model, int64_t *packed, float *const *x, float *logits, int threads) {
+// added: for every stage what its rows look up, [rows, D], or null. logits: [T, V].
+void aunet_read(const Model *model, int64_t *packed, float *const *x, const float *const *added, float *logits,
+                int threads) {
     const int64_t count = *packed++, *ids = packed;
     packed += count;
     std::vector<Rows> rows(model->depth + 1);
@@ -652,7 +658,7 @@ void aunet_read(const Model *model, int64_t *packed, float *const *x, float *log
     }
     const int64_t D = model->depth ? model->stages[0].down.dim : model->trunk.dim, V = model->head.outputs;
     for (int64_t t = 0; t < count; t++) std::memcpy(x[0] + t * D, model->embedding + ids[t] * D, D * sizeof(float));
-    read(model, rows.data(), 0, x, threads);
+    read(model, rows.data(), 0, x, added, threads);
     std::vector<const float *> from(count);
     std::vector<float *> to(count);
     for (int64_t t = 0; t < count; t++) {

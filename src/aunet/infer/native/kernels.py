@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aunet.config import StageConfig
+from aunet.config import AUNetConfig, StageConfig
 from aunet.infer.native.build import library
 from aunet.infer.pages import SLOTS, Page
 from aunet.infer.state import Context
+from aunet.infer.trail import rows_of
 from aunet.infer.weights import stored
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Block, rotation
@@ -85,6 +86,11 @@ class _Model(ctypes.Structure):
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 PANEL = 16
 """Outputs that are stored together."""
+
+
+def knows(config: AUNetConfig) -> bool:
+    """Whether the library has what such a model computes: it has no recurrence."""
+    return all(stage.mixer == "attention" for stage in config.stages)
 
 
 @dataclass(frozen=True)
@@ -153,14 +159,14 @@ class NativeKernels:
             self._stack(model.trunk.blocks, model.trunk.config, 0),
             self._floats(model.embedding.weight),
             self._norm(model.norm),
-            self._map(model.head.weight),
+            self._map(model.head_weight),
         )
 
     def read(
         self, contexts: Sequence[Context], ids: Sequence[int], levels: Sequence[int], new: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
         """Logits [T, V] and the outputs of the stages; one call of the library."""
-        packed, reached = [len(ids), *ids], [list(zip(contexts, new, strict=True))]
+        packed, reached, all_levels = [len(ids), *ids], [list(zip(contexts, new, strict=True))], levels
         offsets_at = [self._pack(packed, 0, reached[0], levels)]
         for s in range(1, len(self.model.config.stages)):
             left = iter(levels)
@@ -171,6 +177,7 @@ class NativeKernels:
                 break
             reached.append([(context, n) for context, n in counts if n])
             offsets_at.append(self._pack(packed, s, reached[-1], levels))
+        added = self._looked_up(contexts, ids, all_levels, new)
         array = np.array(packed, dtype=np.int64)
         outputs = [
             torch.empty((sum(n for _, n in sequences), config.dim))
@@ -181,6 +188,7 @@ class NativeKernels:
             ctypes.byref(self._model),
             ctypes.c_void_p(array.ctypes.data),
             (ctypes.c_void_p * len(outputs))(*(output.data_ptr() for output in outputs)),
+            (ctypes.c_void_p * len(added))(*(None if x is None else x.data_ptr() for x in added)),
             ctypes.c_void_p(logits_TV.data_ptr()),
             torch.get_num_threads(),
         )
@@ -191,6 +199,17 @@ class NativeKernels:
                 if s:
                     context.memories[s - 1].coarse_E = outputs[s][last].clone()
         return logits_TV, outputs
+
+    def _looked_up(
+        self, contexts: Sequence[Context], ids: Sequence[int], levels: Sequence[int], new: Sequence[int]
+    ) -> list[Tensor | None]:
+        """What the new units of every stage look up, [T, D] floats; None where a stage has no look-up."""
+        rows = rows_of([context.trail for context in contexts], ids, levels, new)
+        lookups = [self.model.lookup(s) for s in range(len(rows))]
+        return [
+            None if lookup is None or rows_TN is None else lookup(torch.from_numpy(rows_TN)).float()
+            for lookup, rows_TN in zip(lookups, rows, strict=True)
+        ]
 
     def _pack(
         self, packed: list[int], stage: int, sequences: Sequence[tuple[Context, int]], levels: Sequence[int]

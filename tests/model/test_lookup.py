@@ -1,0 +1,124 @@
+"""Look-ups by hashes of the last units: what they hash, where it lands, and that a document sees its own past alone."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packs import Pack, pack, random_pack, small_config, small_model, with_lookups
+from torch import Tensor
+
+from aunet.config import AUNetConfig
+from aunet.model.aunet import AUNet
+from aunet.model.layout import build_layout
+from aunet.model.lookup import BASE, lookup_rows, row_of, signed
+
+DEPTHS = [1, 2, 3, 4]
+
+
+def rows(config: AUNetConfig, packed: Pack) -> list[Tensor]:
+    layouts = build_layout(packed.levels, packed.starts, packed.counts, config.offsets)
+    found = lookup_rows(config, packed.ids, layouts)
+    return [row for row in found if row is not None]
+
+
+def expected_rows(config: AUNetConfig, packed: Pack) -> list[list[list[int]]]:
+    """The definition, unit by unit: the ids of the last n units of the document, Horner's rule, the row."""
+    found: list[list[list[int]]] = []
+    for s, stage in enumerate(config.stages):
+        assert stage.lookup is not None
+        found.append([])
+        for start, end in itertools.pairwise(packed.starts.tolist()):
+            ids, levels = packed.ids[start:end].tolist(), packed.levels[start:end].tolist()
+            ends = [t + 1 for t, level in enumerate(levels) if level >= s]
+            for j, last in enumerate(ends):
+                row = []
+                for table, n in enumerate(stage.lookup.ngrams):
+                    value = 0
+                    for one in ids[0 if j < n else ends[j - n] : last]:
+                        value = (value * BASE + one + 1) % 2**64
+                    row.append(int(row_of(torch.tensor([signed(value)]), stage.lookup, s, table)))
+                found[-1].append(row)
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    stages=st.sampled_from(DEPTHS),
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    deepen=st.sampled_from([0.0, 0.4, 0.9, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_rows_are_those_of_the_definition(stages: int, lengths: list[int], deepen: float, seed: int) -> None:
+    config, packed = with_lookups(small_config(stages)), random_pack(stages - 1, lengths, seed, deepen)
+    assert [row.tolist() for row in rows(config, packed)] == expected_rows(config, packed)
+
+
+def test_ngrams_spread_over_their_buckets() -> None:
+    """Neighbouring letters fill as many buckets as chance would have them fill, in every table in another way."""
+    lookup = {"ngrams": (2, 3, 5), "buckets": 1000}
+    config = AUNetConfig.model_validate({"stages": [{"dim": 8, "layers": 1, "head_dim": 8, "lookup": lookup}]})
+    letters = torch.randint(97, 109, (3000,), generator=torch.Generator().manual_seed(0))
+    packed = pack([letters], [torch.zeros(3000, dtype=torch.uint8)], [letters], 0)
+    places = rows(config, packed)[0] - torch.tensor([0, 1000, 2000])
+    assert 0 <= places.min() <= places.max() < 1000
+    for column, n in enumerate((2, 3, 5)):
+        distinct = len(letters.unfold(0, n, 1).unique(dim=0))
+        filled = len(places[n:, column].unique())
+        assert abs(filled - 1000 * (1 - (1 - 1 / 1000) ** distinct)) < 40
+    for a, b in [(0, 1), (1, 2), (0, 2)]:
+        assert (places[:, a] == places[:, b]).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("stages", DEPTHS)
+def test_a_document_looks_up_nothing_of_its_neighbours(stages: int) -> None:
+    model = small_model(with_lookups(small_config(stages)), dtype=torch.float64)
+    packed = random_pack(stages - 1, [9, 1, 40, 2, 23])
+    together = model(*packed.inputs)
+    for n in range(5):
+        alone = model(*packed.document(n).inputs)
+        assert torch.allclose(together[packed.starts[n] : packed.starts[n + 1]], alone, atol=1e-11)
+
+
+@pytest.mark.parametrize("stages", DEPTHS)
+def test_what_comes_later_changes_no_logit(stages: int) -> None:
+    model, packed = small_model(with_lookups(small_config(stages)), dtype=torch.float64), random_pack(stages - 1, [50])
+    before = model(*packed.inputs)
+    for t in (1, 20, 49):
+        ids, levels = packed.ids.clone(), packed.levels.clone()
+        ids[t:] = (ids[t:] + 1) % 258
+        levels[t:] = torch.flip(levels[t:], [0])
+        after = model(*pack([ids], [levels], [packed.targets], stages - 1).inputs)
+        assert torch.allclose(before[:t], after[:t], atol=1e-11)
+
+
+def test_the_longest_ngram_is_seen() -> None:
+    """The counterpart: without blocks, a byte that is five back reaches a position by the look-up alone."""
+    stage = {"dim": 16, "layers": 0, "head_dim": 4, "lookup": {"ngrams": [2, 6], "buckets": 1000}}
+    model, packed = small_model(AUNetConfig.model_validate({"stages": [stage]})), random_pack(0, [30])
+    ids = packed.ids.clone()
+    ids[10] = (ids[10] + 1) % 258
+    changed = (model(ids, *packed.inputs[1:]) - model(*packed.inputs)).abs().amax(1) > 1e-4
+    assert changed.nonzero().flatten().tolist() == [10, 11, 12, 13, 14, 15]
+
+
+@pytest.mark.parametrize("stages", DEPTHS)
+def test_an_untrained_lookup_adds_nothing(stages: int) -> None:
+    config, packed = small_config(stages), random_pack(stages - 1, [20, 5])
+    plain, looked_up = AUNet(config), AUNet(with_lookups(config))
+    plain.initialise(3)
+    looked_up.initialise(3)
+    assert torch.equal(plain(*packed.inputs), looked_up(*packed.inputs))
+
+
+@pytest.mark.parametrize("stages", DEPTHS)
+def test_rows_that_were_read_learn(stages: int) -> None:
+    config, packed = with_lookups(small_config(stages)), random_pack(stages - 1, [60, 50])
+    model = small_model(config)
+    model.loss(packed.ids, packed.targets, *packed.inputs[1:]).backward()
+    for s, read_TN in enumerate(rows(config, packed)):
+        lookup = model.lookup(s)
+        assert lookup is not None
+        assert lookup.weight.grad is not None
+        assert torch.equal(lookup.weight.grad.abs().amax(1).nonzero().flatten(), read_TN.unique())

@@ -1,0 +1,84 @@
+"""The optimizers: what decays, what is sparse, one clip for all."""
+
+import copy
+
+import pytest
+import torch
+
+from aunet.config import TrainConfig
+from aunet.model.aunet import AUNet
+from aunet.train.optim import build_optimizers, clip_gradients, take_step
+from tests.model.packs import Pack, random_pack, small_config, small_model, with_lookups
+
+
+def backward(model: AUNet, packed: Pack) -> None:
+    model.loss(packed.ids, packed.targets, *packed.inputs[1:]).backward()
+
+
+def test_without_lookups_a_step_is_that_of_adamw() -> None:
+    model, packed = small_model(small_config(2)), random_pack(1, [30, 20])
+    other = copy.deepcopy(model)
+    optimizers = build_optimizers(model, TrainConfig(lr=1e-3))
+    matrices, gains = ([p for p in other.parameters() if (p.dim() >= 2) is wanted] for wanted in (True, False))
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
+    for _ in range(3):
+        backward(model, packed)
+        backward(other, packed)
+        norm = clip_gradients(model.parameters(), 0.2)
+        assert torch.equal(norm, torch.nn.utils.clip_grad_norm_(other.parameters(), 0.2))
+        take_step(optimizers, 1e-3)
+        reference.step()
+        reference.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_the_clip_takes_sparse_and_dense_gradients_together() -> None:
+    dense, packed = small_model(with_lookups(small_config(3))), random_pack(2, [60, 50])
+    sparse = copy.deepcopy(dense)
+    build_optimizers(sparse, TrainConfig())
+    for model in (dense, sparse):
+        for _ in range(2):  # gradients of two micro-batches add up
+            backward(model, packed)
+    norms = torch.nn.utils.clip_grad_norm_(dense.parameters(), 0.5), clip_gradients(sparse.parameters(), 0.5)
+    assert norms[0].item() == pytest.approx(norms[1].item(), rel=1e-5)
+    assert norms[0] > 1
+    for (name, a), b in zip(dense.named_parameters(), sparse.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert b.grad.is_sparse == name.endswith("lookup.weight")
+        assert torch.allclose(a.grad, b.grad.to_dense(), atol=1e-6)
+
+
+def test_rows_that_were_not_read_stay_as_they_are() -> None:
+    model, packed = small_model(with_lookups(small_config(1))), random_pack(0, [12])
+    lookup = model.lookup(0)
+    assert lookup is not None
+    optimizers, before = build_optimizers(model, TrainConfig()), lookup.weight.detach().clone()
+    for seed in (0, 1):
+        backward(model, random_pack(0, [12], seed))
+        clip_gradients(model.parameters(), 0.2)
+        if seed == 0:
+            assert lookup.weight.grad is not None
+            first = lookup.weight.grad.coalesce().indices()[0]
+        take_step(optimizers, 1e-2)
+        moved = (lookup.weight.detach() != before).any(1).nonzero().flatten()
+        if seed == 0:
+            assert torch.equal(moved, first)
+    assert len(first) < len(moved) < len(before)
+    assert packed.counts == [12]
+
+
+def test_lookups_have_a_learning_rate_of_their_own() -> None:
+    steps = []
+    for relative in (1.0, 4.0):
+        model = small_model(with_lookups(small_config(1)))
+        lookup = model.lookup(0)
+        assert lookup is not None
+        optimizers = build_optimizers(model, TrainConfig(lookup_lr=relative))
+        before = [lookup.weight.detach().clone(), model.head.weight.detach().clone()]
+        backward(model, random_pack(0, [12]))
+        take_step(optimizers, 1e-3)
+        steps.append([(lookup.weight - before[0]).abs().max(), (model.head.weight - before[1]).abs().max()])
+    assert (steps[1][0] / steps[0][0]).item() == pytest.approx(4, rel=1e-3)
+    assert torch.equal(steps[1][1], steps[0][1])
