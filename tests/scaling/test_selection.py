@@ -49,7 +49,12 @@ def test_a_setting_is_told_by_its_model_too() -> None:
     one = record("one")
     other = {**one.config, "model": {**one.config["model"], "rope_theta": 1e4}}
     assert len(settings([one, record("two", config=other)])) == 2
-    assert len(settings([one, record("three")])) == 1
+    assert len(settings([one, record("three", seed=1)])) == 1
+
+
+def test_the_same_run_again_counts_once() -> None:
+    (setting,) = settings([record("sweep-003", 2.0), record("again", 2.0), record("other-seed", 2.1, seed=1)])
+    assert [r.name for r in setting.records] == ["again", "other-seed"]
 
 
 def test_sets_are_named_and_unknown_ones_refused() -> None:

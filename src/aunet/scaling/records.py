@@ -1,7 +1,7 @@
 """One JSON file for every run: what was trained, what it cost, what it reached.
 
-A record is meant to be published, so it holds no path: of a file that was read only the name stays, with the hash of
-what stood in it.
+A record is meant to be published, so it holds no path of a machine: of a file outside of the working directory only the
+name stays, with the hash of what stood in it.
 """
 
 import json
@@ -63,7 +63,7 @@ class Record(Strict):
     batch_bytes: float = Field(ge=0, description="bytes per step, measured")
     gamma: float = Field(description="data-to-model ratio of the plan, in Llama 3 tokens")
     config: dict[str, Any]
-    data_hash: dict[str, str] = Field(description="of the training text (`train`) and of each validation set")
+    data_hash: dict[str, str] = Field(description="of the text (`train`), the tokenizer if any, the validation sets")
     code: Code
     hardware: str
     date: str
@@ -99,13 +99,13 @@ class Records:
 
 
 def portable(config: RunConfig) -> dict[str, Any]:
-    """The configuration as JSON values in which every path is a name, since paths belong to a machine."""
+    """The configuration as JSON values without paths that belong to a machine, see `name_of`."""
     values: dict[str, Any] = json.loads(config.model_dump_json())
     for source in (*values["data"]["sources"], *values["data"]["valid"]):
         source["path"] = name_of(source["path"])
     values["model"]["tokenizer"] = name_of(values["model"]["tokenizer"])
-    for key in ("out", "init_from"):
-        values["train"][key] = values["train"][key] and name_of(values["train"][key])
+    for section, key in (("model", "tokenizer"), ("train", "out"), ("train", "init_from")):
+        values[section][key] = values[section][key] and name_of(values[section][key])
     return values
 
 
@@ -119,12 +119,13 @@ def setting(config: Mapping[str, Any], seeds: bool = True) -> dict[str, Any]:
 
 
 def name_of(path: str) -> str:
-    """The last part of a path or glob; of a dataset of the hub all of it.
+    """A path or glob below the working directory as it is, of any other the last part; a dataset of the hub as it is.
 
-    >>> name_of("some/where/train-*.jsonl.zst"), name_of("hf:user/set@train")
-    ('train-*.jsonl.zst', 'hf:user/set@train')
+    >>> name_of("/home/me/train-*.jsonl.zst"), name_of("runs/bpe.json"), name_of("hf:user/set@train")
+    ('train-*.jsonl.zst', 'runs/bpe.json', 'hf:user/set@train')
     """
-    return path if path.startswith(HUB) else Path(path).name
+    here = not Path(path).is_absolute() and ".." not in Path(path).parts
+    return path if here or path.startswith(HUB) else Path(path).name
 
 
 def write_record(path: Path, record: Record) -> None:
