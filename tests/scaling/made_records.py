@@ -14,7 +14,7 @@ def config(**train: Any) -> RunConfig:
     return RunConfig.model_validate(
         {
             "model": {"stages": [{"dim": 16, "layers": 1, "head_dim": 8}]},
-            "data": {"sources": [{"path": "/home/me/train-*.jsonl"}], "valid": [{"path": "../there/valid.jsonl"}]},
+            "data": {"sources": [{"path": "somewhere/train-*.jsonl"}], "valid": [{"path": "somewhere/valid.jsonl"}]},
             "train": {"bytes": 1e6, "lr": 1e-3, "batch_bytes": 8192, **train},
         }
     )

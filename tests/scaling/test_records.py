@@ -73,7 +73,6 @@ def test_what_is_not_json_or_not_there_is_one_line(tmp_path: Path) -> None:
 def test_no_path_of_a_machine_is_kept() -> None:
     values = portable(config(out="/home/me/runs/one", init_from="/home/me/base"))
     assert "/" not in json.dumps(values)
-    assert portable(config(out="runs/one"))["train"]["out"] == "runs/one"
     assert values["data"]["sources"][0]["path"] == "train-*.jsonl"
     assert values["train"]["out"] == "one"
 

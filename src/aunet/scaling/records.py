@@ -1,7 +1,7 @@
 """One JSON file for every run: what was trained, what it cost, what it reached.
 
-A record is meant to be published, so it holds no path of a machine: of a file outside of the working directory only the
-name stays, with the hash of what stood in it.
+A record is meant to be published, so it holds no path: of a file that was read only the name stays, with the hash of
+what stood in it.
 """
 
 import json
@@ -99,11 +99,10 @@ class Records:
 
 
 def portable(config: RunConfig) -> dict[str, Any]:
-    """The configuration as JSON values without paths that belong to a machine, see `name_of`."""
+    """The configuration as JSON values in which every path is a name, since paths belong to a machine."""
     values: dict[str, Any] = json.loads(config.model_dump_json())
     for source in (*values["data"]["sources"], *values["data"]["valid"]):
         source["path"] = name_of(source["path"])
-    values["model"]["tokenizer"] = name_of(values["model"]["tokenizer"])
     for section, key in (("model", "tokenizer"), ("train", "out"), ("train", "init_from")):
         values[section][key] = values[section][key] and name_of(values[section][key])
     return values
@@ -119,13 +118,12 @@ def setting(config: Mapping[str, Any], seeds: bool = True) -> dict[str, Any]:
 
 
 def name_of(path: str) -> str:
-    """A path or glob below the working directory as it is, of any other the last part; a dataset of the hub as it is.
+    """The last part of a path or glob; of a dataset of the hub all of it; of no path none.
 
-    >>> name_of("/home/me/train-*.jsonl.zst"), name_of("runs/bpe.json"), name_of("hf:user/set@train")
-    ('train-*.jsonl.zst', 'runs/bpe.json', 'hf:user/set@train')
+    >>> name_of("some/where/train-*.jsonl.zst"), name_of("hf:user/set@train"), name_of("")
+    ('train-*.jsonl.zst', 'hf:user/set@train', '')
     """
-    here = not Path(path).is_absolute() and ".." not in Path(path).parts
-    return path if here or path.startswith(HUB) else Path(path).name
+    return path if path.startswith(HUB) else Path(path).name
 
 
 def write_record(path: Path, record: Record) -> None:
