@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "aunet"
 OPTIONAL = ["datasets", "pyarrow", "zstandard", "wandb", "tensorboard", "transformers", "tokenizers", "pandas", "scipy"]
-OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray"]
+OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray", "optuna", "sqlalchemy", "matplotlib"]
 NOTHING_WITHOUT = {"hf", "serve"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
 
@@ -22,14 +22,17 @@ LAYERS = {
     "files": BASE,
     "config": BASE,
     "compiler": BASE,
-    "presets": BASE,
+    "vocabulary": BASE,
+    "presets": BASE | {"vocabulary"},
     "splitting": BASE,
-    "data": BASE | {"splitting"},
+    "data": BASE | {"splitting", "vocabulary"},
     "model": BASE,
-    "train": BASE | {"splitting", "data", "model"},
-    "infer": BASE | {"splitting", "data", "model"},
-    "language_model": BASE | {"splitting", "data", "model", "infer", "evals"},
-    "evals": BASE | {"splitting", "data", "model", "infer", "language_model"},
+    "train": BASE | {"splitting", "vocabulary", "data", "model"},
+    "infer": BASE | {"splitting", "vocabulary", "data", "model"},
+    "language_model": BASE | {"splitting", "vocabulary", "data", "model", "infer", "evals"},
+    "evals": BASE | {"splitting", "vocabulary", "data", "model", "infer", "language_model"},
+    "tokenizer": BASE | {"splitting", "vocabulary", "data"},
+    "scaling": BASE | {"splitting", "vocabulary", "data", "model", "train", "infer", "evals", "presets", "report"},
 }
 """What a part of the package may import; parts that are not named are the top: the command line and what it shows."""
 

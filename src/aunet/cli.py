@@ -20,8 +20,12 @@ app = typer.Typer(
 )
 convert_app = typer.Typer(help="Read checkpoints of other implementations.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
+tokenizer_app = typer.Typer(help="Tokenizers, for models over tokens.", no_args_is_help=True)
+app.add_typer(tokenizer_app, name="tokenizer")
 bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
+scale_app = typer.Typer(help="Scaling laws: sweeps, fits, figures, reports.", no_args_is_help=True)
+app.add_typer(scale_app, name="scale")
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory, such as train.out of a run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -227,6 +231,27 @@ def lingua(
     Console().print(convert_lingua(weights, config, out), highlight=False, soft_wrap=True)
 
 
+@tokenizer_app.command("train")
+def train_bpe(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILES...", help="Training text: txt, jsonl(.gz, .zst), parquet.")
+    ],
+    vocab_size: Annotated[int, typer.Option(help="Tokens; a model of them has two ids more, BOS and EOS.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("tokenizer.json"),
+    text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = "text",
+    max_bytes: Annotated[float | None, typer.Option(help="Read so much, equally from all FILES; all if none.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn a byte-level BPE from a text."""
+    from aunet.tokenizer import train_file
+
+    trained = train_file(files, vocab_size, out, text_field, max_bytes, Console(stderr=True))
+    if as_json:
+        print(json.dumps(trained.to_json()))
+    else:
+        Console().print(trained.line(), highlight=False, markup=False, soft_wrap=True)
+
+
 @bench_app.command()
 def decode(
     model: Annotated[
@@ -266,6 +291,57 @@ def decode(
         print(json.dumps(values))
     else:
         Console().print(bench.table(values, batches))
+
+
+@scale_app.command()
+def sweep(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file, or a preset.")],
+    lr: Annotated[tuple[float, float], typer.Option(metavar="LOW HIGH", help="Learning rates.")],
+    batch: Annotated[tuple[float, float], typer.Option(metavar="LOW HIGH", help="Bytes (or tokens) per step.")],
+    valid: Annotated[list[str], typer.Option(metavar="NAME=PATH", help="Validation sets; the first is tuned for.")],
+    family: Annotated[str, typer.Option(help="What the records are compared as.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    points: Annotated[int, typer.Option(help="Of the quasi-random sequence.")] = 8,
+    study: Annotated[str | None, typer.Option(help="Name of the study and of its records; the family's.")] = None,
+    storage: Annotated[str, typer.Option(help="sqlite:///FILE, postgresql://...; SQLite in train.out if none.")] = "",
+    records: Annotated[Path, typer.Option(help="Directory of the records.")] = Path("experiments/records"),
+    seed: Annotated[int, typer.Option(help="Of the points; that of the runs is train.seed.")] = 0,
+    text_field: Annotated[str, typer.Option(help="Where the text is in validation sets.")] = "text",
+    prune_above: Annotated[
+        float | None, typer.Option(help="End a run whose loss at half of its steps is so far above the best.")
+    ] = None,
+    stale_after: Annotated[int, typer.Option(help="Seconds of silence after which a worker counts as dead.")] = 120,
+    remove_checkpoints: Annotated[bool, typer.Option("--remove-checkpoints", help="Of runs that ended.")] = False,
+) -> None:
+    """Search learning rate and batch size; the same command resumes, and several at once share the work."""
+    from aunet.config import SourceConfig
+    from aunet.presets import load_run
+    from aunet.scaling.sweep import Sweep, run_sweep
+
+    sets = {name: SourceConfig(path=path, text_field=text_field) for name, path in map(_named, valid)}
+    search = Sweep(
+        config=load_run(config, overrides or []),
+        family=family,
+        study=study or family,
+        lr=lr,
+        batch=batch,
+        points=points,
+        valid=sets,
+        records=records,
+        storage=storage,
+        seed=seed,
+        prune_above=prune_above,
+        stale_after=stale_after,
+        remove_checkpoints=remove_checkpoints,
+    )
+    raise typer.Exit(run_sweep(search, Console()))
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise ConfigError(f"--valid: {text!r} is not NAME=PATH; write for instance valid=texts/valid.jsonl")
+    return name, path
 
 
 def _argument(text: str) -> bytes:

@@ -9,6 +9,10 @@ class ConfigError(AUNetError):
     """A configuration that cannot be used; the message lists every problem found, one per line."""
 
 
+class RunFailed(AUNetError):
+    """A run that had begun cannot go on: its loss is not finite, or a process that it needs was killed."""
+
+
 class MissingExtra(AUNetError):
     """A feature needs an optional dependency that is not installed."""
 

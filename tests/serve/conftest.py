@@ -28,3 +28,10 @@ def model(directory: Path) -> aunet.LanguageModel:
 def server(directory: Path) -> Iterator[Server]:
     with serving(directory) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def tireless(directory: Path) -> Iterator[Server]:
+    """A server whose texts last until they are stopped, however slow this machine is just now."""
+    with serving(directory, "--max-new-bytes", "1000000", "--max-scored-bytes", "2000000") as running:
+        yield running

@@ -27,8 +27,9 @@ import torch
 
 from aunet.data.lanes import Lane, LaneRow, LaneSpec, LaneState
 from aunet.data.mixing import Schedule
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, RunFailed
 from aunet.splitting import Splitter
+from aunet.vocabulary import Vocabulary
 
 
 class Job(NamedTuple):
@@ -38,6 +39,7 @@ class Job(NamedTuple):
     """The lanes it owns, by their number over all sources."""
     schedule: Schedule
     splitter: Splitter
+    vocabulary: Vocabulary
     prefetch: int
 
 
@@ -75,7 +77,7 @@ class Workers:
         atexit.register(self._close)
 
     def take(self, worker: int) -> LaneRow:
-        """The next row of a worker; AUNetError if it found its input unusable or was killed."""
+        """The next row of a worker; AUNetError if it found its input unusable, RunFailed if it was killed."""
         try:
             item = self._pipes[worker].recv()
         except (EOFError, OSError):
@@ -83,7 +85,7 @@ class Workers:
             process.join()
             code = process.exitcode or 0
             cause = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-            raise AUNetError(
+            raise RunFailed(
                 f"loader worker {worker} {cause}; resume; if memory is short lower data.workers or data.shuffle_bytes"
             ) from None
         if isinstance(item, Failed):
@@ -128,7 +130,7 @@ def _work(job: Job, pipe: Connection, inherited: Sequence[Connection]) -> None:
     sender = threading.Thread(target=_send, args=(ahead.get, pipe), daemon=True)
     sender.start()
     try:
-        lanes = {number: Lane(spec, job.splitter, state) for number, (spec, state) in job.lanes.items()}
+        lanes = {number: Lane(spec, job.splitter, state, job.vocabulary) for number, (spec, state) in job.lanes.items()}
         while True:
             lane = lanes.get(job.schedule.next())
             if lane is not None:

@@ -56,7 +56,7 @@ def parts(model: AUNet) -> list[Part]:
         up += [Part("expand", s, (stage.expand,)), Part("upsample", s, (stage.upsample,))]
     trunk = [*_lookup(model, model.config.depth), Part("trunk", model.config.depth, (model.trunk.blocks,))]
     found = [Part("embedding", 0, (model.embedding,)), *down, *trunk, *reversed(up)]
-    found.append(Part("head", 0, (model.norm, model.head)))
+    found.append(Part("head", 0, (model.norm,) if model.head is None else (model.norm, model.head)))
     total = sum(p.numel() for p in model.parameters())
     assert sum(part.parameters for part in found) == total, "a parameter belongs to no part or to two"
     return found
@@ -95,6 +95,8 @@ def costs(model: AUNet, useful: bool) -> list[Cost]:
     found = []
     for part in parts(model):
         stage = part.stage
+        if part.name == "head" and model.head is None:  # its weights are counted with the embedding
+            found.append(Cost(part, stage, weights=model.head_weight.numel()))
         if part.name == "pool":  # selects first, so the deeper stage's units pay
             stage += 1
         elif part.name == "upsample":
@@ -172,10 +174,7 @@ def useful_flops_per_byte(config: AUNetConfig, seq_len: int) -> float:
 
 
 def stage_lengths(levels_T: Tensor, starts_N: Tensor, counts: Sequence[int]) -> list[list[int]]:
-    """Lengths of the packed documents of a batch at every stage, for `useful_flops`. On the host; not for the step."""
-    starts_N = starts_N.cpu()
-    result = []
-    for s in range(len(counts)):
-        before_T = nn.functional.pad((levels_T.cpu() >= s).cumsum(0), (1, 0))
-        result.append(before_T[starts_N].diff().tolist())
-    return result
+    """Lengths of the packed documents of a batch at every stage, for `useful_flops`; on the host, none is empty."""
+    levels, starts = levels_T.cpu().numpy(), starts_N.cpu().numpy()
+    deeper = [np.add.reduceat(levels >= s, starts[:-1], dtype=np.int64).tolist() for s in range(1, len(counts))]
+    return [np.diff(starts).tolist(), *deeper]

@@ -165,7 +165,7 @@ class NativeKernels:
             ctypes.addressof(lookups),
             self._floats(model.embedding.weight),
             self._norm(model.norm),
-            self._map(model.head.weight),
+            self._map(model.head_weight),
         )
 
     def read(

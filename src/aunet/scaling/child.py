@@ -1,0 +1,97 @@
+"""A run in a process of its own: what it allocates is given back, and if it is killed somebody is left to say so.
+
+The parent hands the job over as one line on a pipe and keeps the pipe open. When the pipe closes, because the parent
+is gone however it went, the child finishes its step, saves and ends; so nothing trains on unwatched.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+from rich.console import Console
+
+from aunet.errors import AUNetError, ConfigError
+from aunet.scaling.run import Job, record_run, write_unfinished
+from aunet.train.runtime import Stop
+
+WATCH_SECONDS = 0.5
+
+Watch = Callable[[], str | None]
+"""Looks at the run now and then; a reason ends it."""
+
+
+def run_in_child(job: Job, stop: Stop, watch: Watch) -> int:
+    """Make a run in a new process; 0 when its record is there, the exit code of a run that was stopped or never began.
+
+    A child that is killed, and one that `watch` ends, leaves a record that says so.
+    """
+    command = [sys.executable, "-m", "aunet.scaling.child"]
+    # A session of its own: Ctrl-C reaches the parent only, which passes one signal on.
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
+    assert child.stdin is not None
+    reason, told = None, False
+    try:
+        child.stdin.write(job.model_dump_json().encode() + b"\n")
+        child.stdin.flush()
+        while (code := _wait(child)) is None:
+            reason = reason or watch()
+            if not told and (stop.requested or reason):
+                child.send_signal(stop.signal or signal.SIGTERM)
+                told = True
+    except BrokenPipeError:
+        code = child.wait()
+    finally:
+        child.stdin.close()
+    if job.record.exists():
+        return 0
+    if stop.requested:
+        return stop.exit_code
+    if reason:
+        write_unfinished(job, "pruned", reason)
+        return 0
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = ", which the system sends when memory is short" if name == "SIGKILL" else ""
+        write_unfinished(job, "failed", f"its process was killed by {name}{hint}")
+        return 0
+    return code or 1
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return child.wait(WATCH_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def main() -> None:
+    """The child: its job stands on standard input."""
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(0, 1 << 16)
+        if not part:
+            sys.exit(1)
+        line += part
+    threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+    try:
+        code = record_run(Job.model_validate_json(line), Console())
+    except AUNetError as error:
+        print(f"aunet: error: {error}", file=sys.stderr)
+        code = 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _stop_with_the_parent() -> None:
+    # Not through sys.stdin, whose lock would be held when the interpreter ends.
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

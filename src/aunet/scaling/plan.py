@@ -1,0 +1,146 @@
+"""Plan a run for a budget: shape, length, batch and learning rate (paper, section 3 and Table 9).
+
+A budget of C FLOPs at a data-to-model ratio gamma is split as the paper does: N bytes are read by a model of F FLOPs
+per byte, C = F N and N = gamma k^2 F, with gamma in Llama 3 tokens of k bytes. F counts useful FLOPs, the head
+included, so that systems of one budget differ in nothing that can be counted. At the paper's own budgets the shapes are
+those of its tables, whose FLOPs it counted in its own way.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aunet.config import AUNetConfig
+from aunet.model.flops import LLAMA_BYTES_PER_TOKEN_SQUARED, useful_flops_per_byte
+from aunet.scaling.families import Family, Text, family, paper_shape, shape
+from aunet.train.plan import LAW_RANGE, batch_law, learning_rate_law
+
+PAPER_GAMMA = 10.0
+"""Of all scaling rows of the paper, whose shapes are taken from its table."""
+Law = Callable[[float], float]
+"""From compute in FLOPs to a batch in ids or to a learning rate."""
+PAPER_LAWS: Mapping[bool, Mapping[str, Law]] = {
+    False: {"batch": batch_law, "lr": learning_rate_law},
+    True: {"batch": lambda compute: 29.9 * compute**0.231, "lr": lambda compute: 19.3 * compute**-0.177},
+}
+"""The paper's laws of systems over bytes (False) and over tokens (True)."""
+
+
+@dataclass(frozen=True)
+class ScalePlan:
+    """A planned run."""
+
+    family: str
+    compute: float
+    """FLOPs of the budget."""
+    model: AUNetConfig
+    seq_len: int
+    """Ids of a row."""
+    flops_per_byte: float
+    """Useful FLOPs per byte of the shape that was found."""
+    bytes: float
+    """Bytes read, so that the useful FLOPs are those of the budget."""
+    gamma: float
+    """The data-to-model ratio that follows, in Llama 3 tokens."""
+    bytes_per_token: float
+    """Bytes that an id stands for; 1 over bytes."""
+    batch: int
+    """Ids per step, whole rows."""
+    lr: float
+    notes: tuple[str, ...]
+    """What a reader should know: whose shape, whose laws."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return max(1, round(self.bytes / self.bytes_per_token / self.batch))
+
+    def settings(self) -> dict[str, Any]:
+        """The sections `model`, `data` and `train` of a run configuration, which lacks nothing but its data."""
+        return {
+            "model": self.model.model_dump(mode="json"),
+            "data": {"seq_len": self.seq_len},
+            "train": {"steps": self.steps, "batch_bytes": self.batch, "lr": float(f"{self.lr:.4g}")},
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for `json.dumps`."""
+        stages = self.model.stages
+        return {
+            "family": self.family,
+            "compute": self.compute,
+            "dims": [stage.dim for stage in stages],
+            "layers": [stage.layers for stage in stages],
+            "steps": self.steps,
+            "batch": self.batch,
+            "lr": self.lr,
+            "seq_len": self.seq_len,
+            "useful_flops_per_byte": self.flops_per_byte,
+            "bytes": self.bytes,
+            "gamma": self.gamma,
+            "notes": list(self.notes),
+            "run": self.settings(),
+        }
+
+
+def make_scale_plan(
+    name: str,
+    compute: float,
+    gamma: float = PAPER_GAMMA,
+    text: Text | None = None,
+    laws: Mapping[str, Law] | None = None,
+) -> ScalePlan:
+    """Plan a run of the family `name`.
+
+    `text`: length of rows, bytes per unit, tokenizer; English novels and rows that grow with the budget if not given.
+    `laws`: `batch` and `lr` by compute, the paper's if not given. ConfigError where the budget is too small.
+    """
+    kind = family(name)
+    text = text or Text(row_length(compute))
+    table = paper_shape(kind, compute, text) if gamma == PAPER_GAMMA else None
+    wanted = math.sqrt(compute / (gamma * LLAMA_BYTES_PER_TOKEN_SQUARED))
+    model = table or shape(kind, wanted, text)
+    flops = useful_flops_per_byte(model, text.row_ids) / text.bytes_per_token
+    total = gamma * LLAMA_BYTES_PER_TOKEN_SQUARED * wanted if table else compute / flops
+    rows = max(1, round((laws or PAPER_LAWS[kind.tokens])["batch"](compute) / text.row_ids))
+    return ScalePlan(
+        family=name,
+        compute=compute,
+        model=model,
+        seq_len=text.row_ids,
+        flops_per_byte=flops,
+        bytes=total,
+        gamma=total / flops / LLAMA_BYTES_PER_TOKEN_SQUARED,
+        bytes_per_token=text.bytes_per_token,
+        batch=rows * text.row_ids,
+        lr=(laws or PAPER_LAWS[kind.tokens])["lr"](compute),
+        notes=_notes(kind, compute, table is not None, laws is not None),
+    )
+
+
+def row_length(compute: float) -> int:
+    """Bytes of a row: the paper's 8192 at its budgets, and a power of two that grows as the fourth root below them.
+
+    >>> [row_length(compute) for compute in (1e13, 1e14, 3e15, 1e18, 1e22)]
+    [512, 1024, 2048, 8192, 8192]
+    """
+    exponent: int = round(math.log2(512 * (compute / 1e13) ** 0.25))
+    return min(8192, max(256, 1 << exponent))
+
+
+def _notes(kind: Family, compute: float, table: bool, fitted: bool) -> tuple[str, ...]:
+    low, high = LAW_RANGE
+    notes = ["shape of the paper's table" if table else "shape by the proportions of the paper's Table 9"]
+    if fitted:
+        notes.append("batch and learning rate by the given laws")
+    elif low <= float(f"{compute:.0e}") <= high:
+        notes.append("batch and learning rate by the paper's laws")
+    else:
+        notes.append(
+            f"batch and learning rate by the paper's laws, far outside the {low:.0e} to {high:.0e} FLOPs "
+            "for which they hold: search around them with aunet scale sweep"
+        )
+    if kind.mixer != "attention" or kind.name.startswith(("fixed", "bytes")):
+        notes.append("the paper gives no law of its own for this system; AU-Net's stand in")
+    return tuple(notes)

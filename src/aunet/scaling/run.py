@@ -1,0 +1,156 @@
+"""One run that leaves one record: train, score the validation sets whole, write.
+
+The same call goes on where it was interrupted, and does nothing once the record is there. Useful FLOPs are counted by
+the trainer from the documents that it reads.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from rich.console import Console
+
+import aunet
+from aunet.config import RunConfig, SourceConfig, Strict
+from aunet.data.sources import files_documents
+from aunet.errors import AUNetError, RunFailed
+from aunet.evals.bpb import make_validate, score
+from aunet.model.aunet import AUNet
+from aunet.model.flops import useful_flops_per_byte
+from aunet.scaling.provenance import code, epochs, hardware, text_of
+from aunet.scaling.records import DocumentScore, Record, difference, portable, read_record, setting, write_record
+from aunet.train import metrics
+from aunet.train.plan import make_plan
+from aunet.train.run import run_training
+from aunet.train.runtime import prepare_device
+
+CURVE_POINTS = 200
+OUT_OF_MEMORY = ("allocate memory", "out of memory")
+
+
+class Job(Strict):
+    """A run to make."""
+
+    family: str = Field(min_length=1)
+    config: RunConfig
+    valid: dict[str, SourceConfig] = Field(min_length=1, description="validation sets; the first is tuned for")
+    record: Path
+    remove_checkpoints: bool = Field(default=False, description="when the record is there; the model stays")
+
+    @property
+    def out(self) -> Path:
+        """The directory of the run."""
+        return Path(self.config.train.out)
+
+
+def record_run(job: Job, console: Console) -> int:
+    """Train and score; 0 when the record is there, 143 or 130 when a signal stopped it before.
+
+    A run that fails, because its loss is not finite or memory is short, leaves a record that says so; AUNetError where
+    it cannot begin, or where the record is there and belongs to another run.
+    """
+    if existing_record(job):
+        console.print(f"{job.record} is there", highlight=False, soft_wrap=True)
+        return 0
+    for source in job.valid.values():
+        next(files_documents([source.path], source.text_field))  # before hours of training: is it there?
+    try:
+        finished = run_training(job.config, make_validate, console)
+        if finished.exit_code:
+            return finished.exit_code
+        documents = {name: _score(job, source, console) for name, source in job.valid.items()}
+    except RunFailed as error:
+        write_unfinished(job, "failed", str(error))
+        return 0
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        lines = str(error).splitlines() or ["out of memory"]
+        write_unfinished(job, "failed", f"out of memory: {lines[0]}")
+        return 0
+    write_record(job.record, _record(job, "complete", "", documents))
+    if job.remove_checkpoints:
+        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
+    return 0
+
+
+def existing_record(job: Job) -> Record | None:
+    """The record that the job would write, if it is there; AUNetError if it belongs to another run."""
+    if not job.record.exists():
+        return None
+    found = read_record(job.record)
+    there = {"family": found.family, **setting(found.config)}
+    here = {"family": job.family, **setting(portable(job.config))}
+    if change := difference(there, here):
+        raise AUNetError(f"{job.record}: is the record of another run: {change}; remove it or name another")
+    return found
+
+
+def write_unfinished(job: Job, status: str, reason: str) -> None:
+    """The record of a run that will not be continued, with what it had reached."""
+    write_record(job.record, _record(job, status, reason, {}))
+
+
+def _score(job: Job, source: SourceConfig, console: Console) -> tuple[DocumentScore, ...]:
+    """Bits and bytes of every document; rounded to a thousandth of a bit, which nothing can be told from."""
+    session = aunet.load(job.out, prepare_device(job.config.train)).session()
+    found = []
+    with console.status(f"scoring {source.path}"):
+        for _, data in files_documents([source.path], source.text_field):
+            one = score(session, [data])
+            found.append((round(one.bits, 3), one.bytes))
+    if not sum(size for _, size in found):
+        raise AUNetError(f"{source.path}: no byte to score; name a validation set with text")
+    return tuple(found)
+
+
+def _record(job: Job, status: str, reason: str, documents: Mapping[str, Sequence[DocumentScore]]) -> Record:
+    config, plan = job.config, make_plan(job.config)
+    path = job.out / metrics.FILE
+    lines = [line for line in metrics.read(path) if "loss" in line] if path.exists() else []
+    last = lines[-1] if lines else {}
+    text = text_of(config.data.sources)
+    steps, read = last.get("step", 0), last.get("bytes", 0)
+    values: dict[str, Any] = {
+        "version": 1,
+        "name": job.record.stem,
+        "family": job.family,
+        "status": status,
+        "reason": reason,
+        "seed": config.train.seed,
+        "compute_flops": last.get("useful_flops", 0.0),
+        "paper_flops": last.get("paper_flops", 0.0),
+        "planned_flops": plan.bytes * useful_flops_per_byte(config.model, config.data.seq_len),
+        "bits_per_byte": {name: _ratio(scores) for name, scores in documents.items()},
+        "documents": documents,
+        "parameters": sum(p.numel() for p in AUNet.on_meta(config.model).parameters()),
+        "bytes_read": read,
+        "epochs": epochs(read, text),
+        "bytes_per_second": last.get("bytes_per_second", 0.0),
+        "seconds": last.get("seconds", 0.0),
+        "steps": steps,
+        "lr": plan.lr,
+        "batch": plan.batch_bytes,
+        "batch_bytes": read / steps if steps else 0.0,
+        "gamma": plan.gamma,
+        "config": portable(config),
+        "data_hash": {
+            "train": text.sha256,
+            **{name: text_of([source]).sha256 for name, source in job.valid.items()},
+        },
+        "code": code(),
+        "hardware": hardware(prepare_device(config.train)),
+        "date": date.today().isoformat(),
+        "curve": [
+            (line["step"], line["bytes"], round(line["train_bits_per_byte"], 4))
+            for line in lines[:: max(1, len(lines) // CURVE_POINTS)]
+        ],
+    }
+    return Record.model_validate(values)
+
+
+def _ratio(scores: Sequence[DocumentScore]) -> float:
+    return sum(bits for bits, _ in scores) / sum(size for _, size in scores)

@@ -1,0 +1,61 @@
+"""Where a result comes from."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from aunet.config import SourceConfig
+from aunet.scaling import provenance
+from aunet.scaling.provenance import code, epochs, hardware, text_of
+from tests.runs import write_text
+
+
+def sources(*paths: Path) -> list[SourceConfig]:
+    return [SourceConfig(path=str(path)) for path in paths]
+
+
+def test_the_hash_is_of_the_contents_and_not_of_names(tmp_path: Path) -> None:
+    one = write_text(tmp_path / "one.jsonl", 5)
+    same, other = write_text(tmp_path / "two.jsonl", 5), write_text(tmp_path / "three.jsonl", 5, seed=1)
+    assert text_of(sources(one)) == text_of(sources(same))
+    assert text_of(sources(one)).sha256 != text_of(sources(other)).sha256
+    assert text_of(sources(one, other)).bytes == text_of(sources(one)).bytes + text_of(sources(other)).bytes
+
+
+def test_large_texts_are_told_by_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "READ_WHOLE", 10)
+    monkeypatch.setattr(provenance, "END", 20)
+    path = write_text(tmp_path / "text.jsonl", 50)
+    before = text_of(sources(path))
+    path.write_bytes(path.read_bytes()[:-30] + b"x" * 30)
+    assert text_of(sources(path)).sha256 != before.sha256
+
+
+def test_epochs_are_bytes_read_over_bytes_there(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("0123456789")
+    assert epochs(25, text_of(sources(tmp_path / "a.txt"))) == 2.5
+    assert epochs(25, provenance.Text("", float("nan"))) is None
+
+
+def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        settings = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", "-C", str(tmp_path), *settings, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "-q")
+    inside = tmp_path / "package"
+    inside.mkdir()
+    (inside / "__init__.py").write_text("")
+    assert provenance._commit(inside) is None  # a repository around it that does not hold it says nothing
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    assert provenance._commit(inside) == git("rev-parse", "HEAD")
+    assert provenance._commit(tmp_path / "absent") is None
+
+
+def test_code_and_hardware_say_something() -> None:
+    assert len(code().sources) == 64
+    assert torch.__version__ in hardware(torch.device("cpu"))

@@ -1,0 +1,192 @@
+"""Sweeps in real processes: shared, killed, stopped, refused."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aunet.scaling.records import Record, read_records
+from tests.runs import aunet, start, write_config
+
+RANGES = ("--lr", "1e-3", "3e-2", "--batch", "512", "2048")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    write_config(tmp_path, checkpoint_every=2)
+    return tmp_path
+
+
+def command(place: Path, *more: str, ranges: tuple[str, ...] = RANGES, points: int = 4) -> list[str]:
+    """A sweep in `place` of runs of a few seconds; an option given again wins."""
+    return [
+        *("scale", "sweep", str(place / "config.yaml"), "train.bytes=16000", *ranges, "--points", str(points)),
+        *("--family", "tiny", "--valid", f"held-out={place / 'valid.jsonl'}", "--records", str(place / "records")),
+        *("--stale-after", "6", *more),
+    ]
+
+
+def sweep(place: Path, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return aunet(*command(place, *more, **options))
+
+
+def found(place: Path) -> dict[str, Record]:
+    return {record.name: record for record in read_records([place / "records"]).records}
+
+
+def trials(place: Path) -> list[str]:
+    """States of the trials in the database."""
+    with sqlite3.connect(place / "out" / "sweep.db") as database:
+        return [state for (state,) in database.execute("select state from trials order by number")]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.02)
+
+
+def metrics_lines(place: Path, name: str) -> int:
+    path = place / "out" / name / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_two_workers_share_a_study_and_no_point_is_run_twice(place: Path) -> None:
+    workers = [start(*command(place)) for _ in range(2)]
+    outputs = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    records = found(place)
+    assert sorted(records)[:4] == [f"tiny-{i:03d}" for i in range(4)]
+    begun = re.findall(r"^point (\d+): lr", "".join(out for out, _ in outputs), re.MULTILINE)
+    assert len(begun) == len(set(begun)) == len(records)
+    assert len({(record.lr, record.batch) for record in records.values()}) == len(records)
+    for record in records.values():
+        assert record.status == "complete"
+        assert record.batch % 256 == 0
+        assert 0.8 < record.compute_flops / record.planned_flops < 1.1
+        assert record.bits_per_byte["held-out"] == pytest.approx(
+            sum(bits for bits, _ in record.documents["held-out"]) / sum(n for _, n in record.documents["held-out"])
+        )
+    before = {path: path.read_bytes() for path in (place / "records").iterdir()}
+    again = sweep(place)
+    assert again.returncode == 0, again.stderr
+    assert "best: " in again.stdout
+    assert not re.search(r"point \d+: lr", again.stdout)
+    assert {path: path.read_bytes() for path in (place / "records").iterdir()} == before
+
+
+def test_a_killed_worker_is_noticed_and_its_run_goes_on_from_its_checkpoint(place: Path) -> None:
+    worker = start(*command(place, points=2))
+    until(lambda: metrics_lines(place, "tiny-000") >= 3)
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.communicate()
+    assert not (place / "records").exists() or not list((place / "records").iterdir())
+    rerun = sweep(place, points=2)
+    assert rerun.returncode == 0, rerun.stderr
+    assert sorted(found(place)) == ["tiny-000", "tiny-001"]
+    assert "resuming after step" in rerun.stdout
+    assert sorted(trials(place)) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert "2 points complete, 0 failed" in rerun.stdout
+    steps = [json.loads(line)["step"] for line in (place / "out/tiny-000/metrics.jsonl").read_text().splitlines()]
+    assert [step for i, step in enumerate(steps) if step not in steps[:i]] == list(range(1, max(steps) + 1))
+
+
+def test_a_signal_saves_gives_the_point_back_and_the_same_command_resumes(place: Path) -> None:
+    worker = start(*command(place, points=1))
+    until(lambda: metrics_lines(place, "tiny-000") >= 2)
+    os.killpg(worker.pid, signal.SIGTERM)
+    _, stderr = worker.communicate()
+    assert worker.returncode == 143, stderr
+    assert "Traceback" not in stderr
+    assert trials(place) == ["FAIL", "WAITING"]
+    rerun = sweep(place, "--remove-checkpoints", points=1)
+    assert rerun.returncode == 0, rerun.stderr
+    assert "resuming after step" in rerun.stdout
+    assert found(place)["tiny-000"].complete
+    assert not (place / "out" / "tiny-000" / "checkpoints").exists()
+    assert (place / "out" / "tiny-000" / "model.safetensors").exists()
+
+
+def test_a_killed_run_leaves_a_record_that_says_so(place: Path) -> None:
+    worker = start(*command(place, points=1))
+    until(lambda: metrics_lines(place, "tiny-000") >= 2)
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+    if not children.exists():
+        worker.kill()
+        pytest.skip("the system does not list the children of a process")
+    for pid in children.read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+    stdout, stderr = worker.communicate()
+    assert worker.returncode == 0, stderr
+    record = found(place)["tiny-000"]
+    assert record.status == "failed"
+    assert "killed by SIGKILL" in record.reason
+    assert record.steps >= 1
+    assert 0 < record.compute_flops < record.planned_flops
+    assert "0 points complete, 1 failed" in stdout
+    assert trials(place) == ["FAIL"]
+    assert "point 0: lr" not in sweep(place, points=1).stdout
+
+
+def test_a_run_that_diverges_leaves_a_record_and_the_sweep_goes_on(place: Path) -> None:
+    result = sweep(place, "train.warmup=0", points=2, ranges=("--lr", "1e30", "1e31", "--batch", "512", "2048"))
+    assert result.returncode == 0, result.stderr
+    records = found(place)
+    assert [record.status for record in records.values()] == ["failed", "failed"]
+    assert all("lower train.lr" in record.reason for record in records.values())
+    assert "0 points complete, 2 failed" in result.stdout
+
+
+def test_the_rule_of_the_half_ends_runs_where_it_is_asked_for(place: Path) -> None:
+    result = sweep(place, "--prune-above", "1e-9", "train.bytes=64000", points=3)
+    assert result.returncode == 0, result.stderr
+    records = found(place)
+    pruned = [record for record in records.values() if record.status == "pruned"]
+    assert records["tiny-000"].complete
+    assert all("at half of its steps" in record.reason for record in pruned)
+    assert trials(place).count("PRUNED") == len(pruned)
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (("train.steps=10",), "train.steps: with a number of steps, larger batches would read more"),
+        (("--points", "0"), "--points: 0 is not at least 1"),
+        (("--lr", "1e-2", "1e-3"), "--lr: 0.01 to 0.001 is no range above 0"),
+        (("--study", "a/b"), "--study: 'a/b' is to be a file name"),
+        (("--valid", "valid.jsonl"), "--valid: 'valid.jsonl' is not NAME=PATH"),
+        (("--storage", "nothing://user:secret@host/db"), "--storage: nothing://user:***@host/db cannot be used"),
+        (("--stale-after", "1"), "--stale-after: 1 seconds are too few"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_line(place: Path, more: tuple[str, ...], line: str) -> None:
+    result = sweep(place, *more)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"aunet: error: {line}")
+    assert len(result.stderr.splitlines()) == 1
+    assert "secret" not in result.stderr
+
+
+def test_a_set_that_is_not_there_is_named_before_anything_trains(place: Path) -> None:
+    result = sweep(place, "--valid", "other=absent.jsonl")
+    assert result.returncode == 1
+    assert "absent.jsonl: no such file or directory" in result.stderr
+    assert not (place / "out" / "tiny-000" / "metrics.jsonl").exists()
+
+
+def test_another_search_under_the_name_of_a_study_is_refused(place: Path) -> None:
+    assert sweep(place, points=1).returncode == 0
+    for more, change in (
+        (("--lr", "1e-3", "1e-2"), "--lr.1 is 0.01, there it is 0.03"),
+        (("data.seed=3",), "data.seed is 3, there it is 0"),
+    ):
+        result = sweep(place, *more)
+        assert result.returncode == 2
+        assert f"--study: tiny is another search: {change}" in result.stderr
