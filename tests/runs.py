@@ -1,14 +1,21 @@
 """Small training runs in real processes, for the tests of the command line and of interruptions."""
 
+import io
 import json
 import os
 import random
 import subprocess
 import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from aunet.cli import main
+from aunet.train.metrics import read
 
 WORDS = [
     "the",
@@ -73,6 +80,19 @@ def aunet(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess
     return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), **options)
 
 
+def here(*arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """Run the entry point in this process; any exception but SystemExit is one that a user would see."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["aunet", *map(str, arguments)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
+
+
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     """Start `python -m aunet` in a process group of its own, as a shell does."""
     return subprocess.Popen(
@@ -83,6 +103,17 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         env=environment(),
         start_new_session=True,
     )
+
+
+def wait_for_step(out: Path, step: int) -> None:
+    """Until the metrics of a run that was started show this step."""
+    while not any(line.get("step", 0) >= step for line in _written(out / "metrics.jsonl")):
+        time.sleep(0.01)
+
+
+def _written(path: Path) -> list[dict[str, Any]]:
+    """Metrics so far; the last line may be cut."""
+    return read(path) if path.exists() else []
 
 
 def command(*arguments: str | Path) -> list[str]:
