@@ -7,7 +7,7 @@ a piece depend on nothing else and are remembered.
 from collections.abc import Mapping
 from typing import Any
 
-import regex
+import regex  # type: ignore[import-untyped]
 
 REMEMBERED = 1 << 18
 """Pieces at most; some 40 MB."""
