@@ -19,18 +19,19 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from aunet import corpus
 from aunet.config import TrainConfig
 from aunet.data.batch import Batch, collate
 from aunet.data.rows import Piece, build_row
+from aunet.data.text import read
 from aunet.model.aunet import AUNet
 from aunet.presets import load_run
 from aunet.splitting import splitter
 from aunet.train.optim import build_optimizers, take_step
 from aunet.train.runtime import keep_freed_memory
+from aunet.vocabulary import BYTES
 
 KIB = 1 if sys.platform == "darwin" else 1024
 
@@ -99,8 +100,7 @@ def document(file: str | None, length: int, rule: str) -> Batch:
     if len(text) < length:
         raise SystemExit(f"{file}: has {len(text)} bytes, {length} are needed")
     data = text[:length]
-    levels = np.asarray(splitter(rule).levels(data))
-    return collate([build_row([Piece(data, levels, 0, length)], splitter(rule).depth)])
+    return collate([build_row([Piece(*read(data, splitter(rule), BYTES), 0, length)], splitter(rule).depth)])
 
 
 if __name__ == "__main__":

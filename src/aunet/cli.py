@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 convert_app = typer.Typer(help="Read checkpoints of other implementations.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
+tokenizer_app = typer.Typer(help="Tokenizers, for models over tokens.", no_args_is_help=True)
+app.add_typer(tokenizer_app, name="tokenizer")
 bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 scale_app = typer.Typer(help="Scaling laws: sweeps, fits, figures, reports.", no_args_is_help=True)
@@ -227,6 +229,27 @@ def lingua(
     from aunet.model.convert import convert_lingua
 
     Console().print(convert_lingua(weights, config, out), highlight=False, soft_wrap=True)
+
+
+@tokenizer_app.command("train")
+def train_bpe(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILES...", help="Training text: txt, jsonl(.gz, .zst), parquet.")
+    ],
+    vocab_size: Annotated[int, typer.Option(help="Tokens; a model of them has two ids more, BOS and EOS.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("tokenizer.json"),
+    text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = "text",
+    max_bytes: Annotated[float | None, typer.Option(help="Read so much, equally from all FILES; all if none.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn a byte-level BPE from a text."""
+    from aunet.tokenizer import train_file
+
+    trained = train_file(files, vocab_size, out, text_field, max_bytes, Console(stderr=True))
+    if as_json:
+        print(json.dumps(trained.to_json()))
+    else:
+        Console().print(trained.line(), highlight=False, markup=False, soft_wrap=True)
 
 
 @bench_app.command()

@@ -113,6 +113,8 @@ class AUNetConfig(Strict):
     vocab_size: int = Field(default=VOCAB_SIZE, gt=1)
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     splitter: str = Field(default="", description="splitting rule with one level less than stages; '' for one stage")
+    tokenizer: str = Field(default="", description="a tokenizer.json, for one stage over its tokens; '' reads bytes")
+    tied: bool = Field(default=False, description="the head shares the weights of the embedding")
     pooling: Literal["select"] = "select"
     upsampling: Literal["multilinear", "repeat", "simple"] = "multilinear"
     offsets: int = Field(default=16, gt=0, description="position maps P; an offset counts modulo P")
@@ -122,6 +124,8 @@ class AUNetConfig(Strict):
     @model_validator(mode="after")
     def _check_levels(self) -> Self:
         rules = self.splitter.split("+") if self.splitter else []
+        if self.tokenizer and (rules or len(self.stages) > 1):
+            raise ValueError("tokenizer: a model over tokens has one stage and no splitter")
         if len(rules) != len(self.stages) - 1:
             raise ValueError(
                 f"{len(self.stages)} stages need a splitter with {len(self.stages) - 1} levels; "
@@ -141,6 +145,11 @@ class AUNetConfig(Strict):
     def depth(self) -> int:
         """Number of levels that a splitter must give: stages - 1."""
         return len(self.stages) - 1
+
+    @property
+    def unit(self) -> Literal["byte", "token"]:
+        """What an id of text stands for; all counts and rates are in these."""
+        return "token" if self.tokenizer or self.vocab_size != VOCAB_SIZE else "byte"
 
 
 def _contraction(rules: Sequence[str], stage: int) -> float:

@@ -45,6 +45,7 @@ from aunet.infer.weights import convert, require_full
 from aunet.model.aunet import AUNet
 from aunet.model.directory import load_model, save_model
 from aunet.splitting import Splitter, splitter
+from aunet.vocabulary import Vocabulary, vocabulary
 
 __all__ = ["AUNetConfig", "Encoding", "LanguageModel", "StageConfig", "StageUnits", "Unit"]
 
@@ -82,11 +83,12 @@ class Encoding:
 
 
 class LanguageModel:
-    """A network with its splitter. Texts are str (UTF-8) or bytes, which need not be valid UTF-8."""
+    """A network with its splitter, or its tokenizer. Texts are str (UTF-8) or bytes, which need not be valid UTF-8."""
 
     def __init__(self, network: AUNet, native: bool | None = None) -> None:
         self.splitter: Splitter = splitter(network.config.splitter)
-        on_cpu = network.head.weight.device.type == "cpu"
+        self.vocabulary: Vocabulary = vocabulary(network.config)
+        on_cpu = network.head_weight.device.type == "cpu"
         if native and not on_cpu:
             raise ConfigError("native: the compiled kernels are for the CPU; leave it out on other devices")
         if native and not knows(network.config):
@@ -142,7 +144,7 @@ class LanguageModel:
 
     def session(self) -> Session:
         """The network prepared for reading; kept until its weights change."""
-        return self._reader.session(self.network, self.splitter)
+        return self._reader.session(self.network, self.splitter, self.vocabulary)
 
     @overload
     def generate(self, prompt: Text = ..., *, as_bytes: bool = ..., **options: Any) -> Any: ...
@@ -177,11 +179,11 @@ class LanguageModel:
         return generate(self.session(), prompts, max_bytes, each, stops)
 
     def bits(self, text: Text) -> npt.NDArray[np.float64]:
-        """Bits of each byte and, last, of the end of the document, [n + 1]."""
+        """Bits of each byte, or token, and, last, of the end of the document, [n + 1]."""
         return document_bits(self.session(), to_bytes(text))
 
     def continuation_bits(self, prompt: Text, continuations: Sequence[Text]) -> list[npt.NDArray[np.float64]]:
-        """Bits of each byte of each continuation of one prompt, which is read once; ends of documents do not count."""
+        """Bits of each byte, or token, of each continuation of one prompt, which is read once; ends do not count."""
         return continuation_bits(self.session(), to_bytes(prompt), [to_bytes(text) for text in continuations])
 
     def score(self, texts: Text | Iterable[Text]) -> Score:
@@ -208,7 +210,7 @@ class LanguageModel:
             return self.network.embedding.weight.new_empty((*ids_BS.shape, self.config.vocab_size))
         if int(ids_BS.min()) < 0 or int(ids_BS.max()) >= self.config.vocab_size:
             raise AUNetError(f"input_ids: every id must be from 0 to {self.config.vocab_size - 1}")
-        device = self.network.head.weight.device
+        device = self.network.head_weight.device
         if levels is None:
             levels_BS = torch.from_numpy(
                 np.stack([document_levels(row, self.splitter) for row in ids_BS.cpu().numpy()])
@@ -235,7 +237,11 @@ class LanguageModel:
         return levels_BS
 
     def encode(self, text: Text) -> Encoding:
-        """The units of each stage with their byte spans and hidden vectors, for people who study tokenization."""
+        """The units of each stage with their byte spans and hidden vectors, for people who study tokenization.
+
+        AUNetError for a model over tokens, which has no units of its own; `vocabulary.encode` gives the tokens.
+        """
+        require_bytes(self.config, "encode")
         data = to_bytes(text)
         session, hidden = self.session(), []  # type: tuple[Session, list[Tensor]]
         levels_n = self.splitter.levels(data)
@@ -249,6 +255,12 @@ class LanguageModel:
             units = [Unit((a, b), data[a:b]) for a, b in zip(starts, ends, strict=True)]
             stages.append(StageUnits(units, vectors_UD.clone(), (ends[-1], len(data))))
         return Encoding(data, levels_n, stages)
+
+
+def require_bytes(config: AUNetConfig, action: str) -> None:
+    """AUNetError, which names `action`, for a model over tokens."""
+    if config.unit != "byte":
+        raise AUNetError(f"{action}: is for models over bytes, and this one reads tokens; generate, eval and info work")
 
 
 @contextmanager

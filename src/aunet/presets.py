@@ -2,7 +2,8 @@
 (Tables 9 to 11 and the scaling rows).
 
 Rows marked *over tokens* are the paper's baselines over Llama 3 tokens: one stage, all counts per token (`bytes` and
-`batch_bytes` are tokens); they can be looked at, not trained, since training reads bytes.
+`batch_bytes` are tokens). They can be looked at as they are, and trained with a tokenizer (`model.tokenizer`, and its
+`model.vocab_size`).
 """
 
 import difflib
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from aunet.config import LENGTHS, RunConfig, apply_overrides, read_mapping, validate
 from aunet.errors import ConfigError
+from aunet.vocabulary.tokens import MARKS, tokenizer_size
 
 RULES = ("", "word1", "word1+word2", "word1+word2+word4")
 """The paper's splitting rule by number of stages, counted from one."""
@@ -242,7 +244,8 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     """A run from a preset's name or a YAML or JSON file, with dotted overrides (`train.lr=1e-3`).
 
     A file may start from a preset (`preset: NAME`); what it gives replaces the preset's values key by key, lists as a
-    whole. One length of the run (steps, bytes, compute, gamma) replaces the length that came from below.
+    whole. One length of the run (steps, bytes, compute, gamma) replaces the length that came from below. Where a model
+    has a tokenizer and no vocab_size, that is the one of the tokenizer.
     """
     if target in PRESETS:
         values, origin = preset(target), f"preset {target}"
@@ -258,6 +261,9 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     train = values.get("train")
     if "model" not in values and isinstance(train, dict) and isinstance(train.get("init_from"), str):
         values["model"] = _model_of(Path(train["init_from"]))
+    model = values.get("model")
+    if isinstance(model, dict) and isinstance(model.get("tokenizer"), str) and model["tokenizer"]:
+        model.setdefault("vocab_size", tokenizer_size(Path(model["tokenizer"])) + MARKS)
     return validate(RunConfig, values, origin)
 
 
@@ -269,6 +275,8 @@ def _model_of(directory: Path) -> Any:
     model = read_mapping(path).get("aunet")
     if model is None:
         raise ConfigError(f"train.init_from: {path} is not the configuration of an aunet model; name a model directory")
+    if isinstance(model, dict) and model.get("tokenizer"):
+        model["tokenizer"] = str(directory / "tokenizer.json")
     return model
 
 

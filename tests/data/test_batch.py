@@ -4,12 +4,14 @@ from corpora import Residues
 
 from aunet.data import collate
 from aunet.data.rows import Piece, build_row
+from aunet.data.text import read
+from aunet.vocabulary import BYTES
 
 RULE = Residues()
 
 
 def row(*texts):
-    return build_row([Piece(text, RULE.levels(text), 0, len(text)) for text in texts], RULE.depth)
+    return build_row([Piece(*read(text, RULE, BYTES), 0, len(text)) for text in texts], RULE.depth)
 
 
 def test_rows_end_to_end_without_padding():

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from aunet.bytes import BOS, EOS
 from aunet.data.rows import Piece, build_row, piece_stop
+from aunet.data.text import read
 from aunet.splitting import splitter
+from aunet.vocabulary import BYTES
 
 
 def levels_of(*highest, n):
@@ -16,7 +18,7 @@ def levels_of(*highest, n):
 
 
 def test_a_row_of_two_documents_and_a_tail():
-    first, second, long = b"ab", b"c", b"defgh"
+    first, second, long = map(BYTES.encode, (b"ab", b"c", b"defgh"))
     zeros = np.zeros(5, dtype=np.uint8)
     row = build_row([Piece(first, zeros[:2], 0, 2), Piece(second, zeros[:1], 0, 1), Piece(long, zeros, 2, 5)], depth=2)
     a, b, c, _, _, f, g, h = b"abcdefgh"
@@ -29,7 +31,7 @@ def test_a_row_of_two_documents_and_a_tail():
 
 
 def test_the_position_before_a_cut_predicts_the_byte_after_it():
-    document = b"abcdef"
+    document = BYTES.encode(b"abcdef")
     levels = np.zeros(6, dtype=np.uint8)
     before, after = build_row([Piece(document, levels, 0, 4)], 1), build_row([Piece(document, levels, 4, 6)], 1)
     assert before.targets[-1] == ord("e")
@@ -40,7 +42,8 @@ def test_the_position_before_a_cut_predicts_the_byte_after_it():
 
 def test_the_caller_keeps_its_levels():
     levels = np.zeros(4, dtype=np.uint8)
-    build_row([Piece(b"abcd", levels, 0, 4), Piece(b"abcd", levels, 2, 4)], 3)
+    ids = BYTES.encode(b"abcd")
+    build_row([Piece(ids, levels, 0, 4), Piece(ids, levels, 2, 4)], 3)
     assert not levels.any()
 
 
@@ -71,7 +74,7 @@ def test_every_position_qualifies_at_depth_zero():
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=8), st.integers(0, 3))
 def test_counts_are_those_of_the_levels(documents, depth):
     rule = Residues(depth=min(depth, 2))
-    row = build_row([Piece(text, rule.levels(text), 0, len(text)) for text in documents], depth)
+    row = build_row([Piece(*read(text, rule, BYTES), 0, len(text)) for text in documents], depth)
     assert row.counts == tuple(int((row.levels >= level).sum()) for level in range(depth + 1))
     assert pieces(row) == [(text, True, True) for text in documents]
 
@@ -79,6 +82,6 @@ def test_counts_are_those_of_the_levels(documents, depth):
 def test_levels_of_a_real_splitter():
     text = b"Hello world, hello"
     rule = splitter("word1+word2")
-    row = build_row([Piece(text, rule.levels(text), 0, len(text))], rule.depth)
+    row = build_row([Piece(*read(text, rule, BYTES), 0, len(text))], rule.depth)
     assert row.levels[0] == 2
     assert row.levels[1:].tolist() == rule.levels(text).tolist()

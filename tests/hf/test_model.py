@@ -16,9 +16,11 @@ import aunet
 from aunet.bytes import BOS, EOS
 from aunet.data.batch import collate
 from aunet.data.rows import Piece, build_row
+from aunet.data.text import read
 from aunet.errors import AUNetError
 from aunet.hf import AUNetConfig, AUNetForCausalLM, AUNetTokenizer
 from aunet.language_model import LanguageModel
+from aunet.vocabulary import BYTES
 from tests.model.packs import small_config, small_model
 
 PAD = 258
@@ -101,7 +103,7 @@ def test_only_the_columns_that_are_asked_for() -> None:
 def our_loss(model: LanguageModel, documents: list[bytes]) -> Tensor:
     """Of the rows that our own training makes: the mean over all bytes and ends."""
     depth = model.config.depth
-    rows = [build_row([Piece(data, model.splitter.levels(data), 0, len(data))], depth) for data in documents]
+    rows = [build_row([Piece(*read(data, model.splitter, BYTES), 0, len(data))], depth) for data in documents]
     batch = collate(rows)
     total = model.network.loss(batch.ids, batch.targets, batch.levels, batch.starts, batch.counts)
     return total / len(batch.ids)

@@ -92,7 +92,7 @@ def test_any_schedule_writes_what_each_request_writes_alone(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_module, "PIECE", piece)
-        patch.setattr(engine_module, "PROMPT_BYTES", 4 * piece)
+        patch.setattr(engine_module, "PROMPT_IDS", 4 * piece)
         engine = Engine(model().session(), slots, prompt_cache, invariant)
         waiting = sorted(zip(arrivals, range(len(asked)), strict=False))
         tickets: dict[int, Request] = {}

@@ -20,6 +20,7 @@ from aunet.infer.state import State
 from aunet.infer.writer import Writer
 from aunet.language_model import LanguageModel
 from aunet.splitting import splitter
+from aunet.vocabulary import BYTES
 from tests.model.packs import small_config, small_model
 
 
@@ -30,6 +31,8 @@ def model() -> LanguageModel:
 
 class Script:
     """Stands in for a session: every sequence is continued by given ids, in the order in which they start."""
+
+    vocabulary = BYTES
 
     class kernels:
         invariant = True

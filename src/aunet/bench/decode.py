@@ -26,7 +26,7 @@ from aunet.infer.engine import Engine
 from aunet.infer.request import Request
 from aunet.infer.sampling import Sampling
 from aunet.infer.weights import weight_bytes
-from aunet.language_model import LanguageModel
+from aunet.language_model import LanguageModel, require_bytes
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def measure(
 
     `guesses`: so many bytes at a time, from n-grams of the text behind the pieces that are written; 0: none.
     """
+    require_bytes(model.config, "bench decode")
     needed = APART * (max(batches) - 1) + prompt + new
     if len(text) < needed:
         raise ConfigError(f"the text has {len(text)} bytes; {needed} are needed for these options")

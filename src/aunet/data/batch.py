@@ -27,8 +27,10 @@ class Batch:
     """int64 [N + 1]"""
     counts: tuple[int, ...]
     """Units of each stage; the first is T."""
+    units: int
+    """Ids of text read, which is T without the document marks."""
     bytes: int
-    """Bytes of text read, which is T without the document marks."""
+    """Bytes of text that these stand for."""
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -41,5 +43,6 @@ def collate(rows: Sequence[Row]) -> Batch:
         levels=torch.from_numpy(np.concatenate([row.levels for row in rows])),
         starts=torch.from_numpy(np.concatenate([*starts, firsts[-1:]])),
         counts=tuple(sum(stage) for stage in zip(*(row.counts for row in rows), strict=True)),
+        units=sum(row.units for row in rows),
         bytes=sum(row.bytes for row in rows),
     )

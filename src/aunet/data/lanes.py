@@ -15,14 +15,15 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from aunet.data.blocks import Block
 from aunet.data.formats import FORMATS
 from aunet.data.problems import Problems
 from aunet.data.rows import Piece, Row, build_row, piece_stop
+from aunet.data.text import Text, read
 from aunet.errors import AUNetError
 from aunet.splitting import Splitter
+from aunet.vocabulary import BYTES, Vocabulary
 
 
 class LaneState(NamedTuple):
@@ -36,7 +37,7 @@ class LaneState(NamedTuple):
     doc: int = 0
     """Index in the shuffled window."""
     cut: int = 0
-    """Byte in the document."""
+    """Id in the document."""
 
 
 class LaneSpec(NamedTuple):
@@ -63,9 +64,11 @@ class LaneRow(NamedTuple):
 class Lane:
     """Emits rows from `state` on, for ever."""
 
-    def __init__(self, spec: LaneSpec, splitter: Splitter, state: LaneState | None = None) -> None:
+    def __init__(
+        self, spec: LaneSpec, splitter: Splitter, state: LaneState | None = None, vocabulary: Vocabulary = BYTES
+    ) -> None:
         self.spec = spec
-        self.splitter = splitter
+        self.splitter, self.vocabulary = splitter, vocabulary
         self.state = state or LaneState()
         self._stream = self._read(self.state)
         self._problems = Problems()
@@ -73,7 +76,7 @@ class Lane:
         self._of_row = Problems()
         self._window: list[bytes] = []
         self._after = self.state  # the window after this one
-        self._levels: npt.NDArray[np.uint8] | None = None
+        self._text: Text | None = None
 
     def next_row(self) -> LaneRow:
         """The next row. AUNetError if the files of the lane have become unusable since the plan was made."""
@@ -81,34 +84,33 @@ class Lane:
         pieces: list[Piece] = []
         room = spec.seq_len
         while room:
-            data, levels = self._document()
+            text = self._document()
             start = self.state.cut
-            stop = piece_stop(levels, start, room, spec.seq_len, depth)
+            stop = piece_stop(text.levels, start, room, spec.seq_len, depth)
             if stop is None:
                 break
             if self.state.doc == 0 and start == 0:
                 # With the first piece of a window, so that a lane that goes on from here knows what was reported.
                 self._of_row.merge(self._of_window.take())
-            pieces.append(Piece(data, levels, start, stop))
+            pieces.append(Piece(*text, start, stop))
             room -= stop - start
-            self._advance(stop, len(data))
-            if stop < len(data):
+            self._advance(stop, len(text.ids))
+            if stop < len(text.ids):
                 break
-        return LaneRow(build_row(pieces, depth), self.state, self._of_row.take())
+        return LaneRow(build_row(pieces, depth, self.vocabulary), self.state, self._of_row.take())
 
-    def _document(self) -> tuple[bytes, npt.NDArray[np.uint8]]:
+    def _document(self) -> Text:
         if not self._window:
             self._fill()
-        data = self._window[self.state.doc]
-        if self._levels is None:
-            self._levels = self.splitter.levels(data)
-        return data, self._levels
+        if self._text is None:
+            self._text = read(self._window[self.state.doc], self.splitter, self.vocabulary)
+        return self._text
 
     def _advance(self, stop: int, length: int) -> None:
         if stop < length:
             self.state = self.state._replace(cut=stop)
             return
-        self._levels = None
+        self._text = None
         self.state = self.state._replace(doc=self.state.doc + 1, cut=0)
         if self.state.doc == len(self._window):
             self.state = self._after

@@ -21,6 +21,7 @@ from aunet.data.sources import SourcePlan, plan_source
 from aunet.data.workers import Job, Workers
 from aunet.errors import AUNetError, ConfigError
 from aunet.splitting import Splitter
+from aunet.vocabulary import BYTES, Vocabulary
 
 STATE_VERSION = 1
 
@@ -34,12 +35,18 @@ class Loader:
     `start_method`: how workers start ("fork", "spawn"), the system's best if not given.
     """
 
-    def __init__(self, config: DataConfig, splitter: Splitter, start_method: str | None = None) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        splitter: Splitter,
+        start_method: str | None = None,
+        vocabulary: Vocabulary = BYTES,
+    ) -> None:
         if not config.sources:
             raise ConfigError("data.sources: nothing to read; give at least one source with a path")
         self.config = config
         self.plans: list[SourcePlan] = []
-        self._splitter = splitter
+        self._splitter, self.vocabulary = splitter, vocabulary
         self._start_method = start_method
         self._planning = Problems()
         self._skipped = Problems()
@@ -159,7 +166,7 @@ class Loader:
         workers = min(self.config.workers, len(self._specs))
         pairs = list(zip(self._specs, self._states, strict=True))
         if not workers:
-            self._lanes = [Lane(spec, self._splitter, state) for spec, state in pairs]
+            self._lanes = [Lane(spec, self._splitter, state, self.vocabulary) for spec, state in pairs]
             return
         weights = [
             self.shares[i] * size / sum(plan.lane_sizes)
@@ -172,6 +179,7 @@ class Loader:
                 lanes={number: pair for number, pair in enumerate(pairs) if self._owner[number] == worker},
                 schedule=self._new_schedule(self._schedule.counts()),
                 splitter=self._splitter,
+                vocabulary=self.vocabulary,
                 prefetch=self.config.prefetch,
             )
             for worker in range(workers)
@@ -186,6 +194,8 @@ class Loader:
             for key in ("seed", "seq_len", "lanes", "shuffle_documents", "shuffle_bytes", "temperature")
         }
         identity["model.splitter"] = self._splitter.rule
+        if self.vocabulary.digest:
+            identity["model.tokenizer"] = self.vocabulary.digest
         for i, (source, plan) in enumerate(zip(config.sources, self.plans, strict=True)):
             identity[f"data.sources.{i}.path"] = source.path
             identity[f"data.sources.{i}.weight"] = source.weight

@@ -73,23 +73,28 @@ def _whole(block: Block, text_field: str, problems: Problems) -> Iterator[bytes]
 def valid_documents(config: DataConfig, problems: Problems | None = None) -> list[bytes]:
     """Held-out documents of `config.valid`: whole ones, in order, until `valid_bytes` are reached or passed.
 
-    Several sources get equal numbers of bytes: the one with the fewest so far gives the next document.
+    Several sources get equal numbers of bytes.
     """
-    problems = Problems() if problems is None else problems
-    found: list[bytes] = []
-    reading = [documents(source, problems) for source in config.valid]
+    return list(balanced(config.valid, config.valid_bytes, Problems() if problems is None else problems))
+
+
+def balanced(sources: Sequence[SourceConfig], most: float, problems: Problems) -> Iterator[bytes]:
+    """Whole documents until `most` bytes are reached or passed, of each source in its order.
+
+    Sources get equal numbers of bytes while they last: the one with the fewest so far gives the next document.
+    """
+    reading = [documents(source, problems) for source in sources]
     waiting = [(0, i) for i in range(len(reading))]
     total = 0
-    while waiting and total < config.valid_bytes:
+    while waiting and total < most:
         count, i = heapq.heappop(waiting)
         document = next(reading[i], None)
         if document is not None:
-            found.append(document)
+            yield document
             total += len(document)
             heapq.heappush(waiting, (count + len(document), i))
     for left in reading:
         left.close()
-    return found
 
 
 class SourcePlan(NamedTuple):

@@ -29,6 +29,7 @@ from aunet.data.lanes import Lane, LaneRow, LaneSpec, LaneState
 from aunet.data.mixing import Schedule
 from aunet.errors import AUNetError, RunFailed
 from aunet.splitting import Splitter
+from aunet.vocabulary import Vocabulary
 
 
 class Job(NamedTuple):
@@ -38,6 +39,7 @@ class Job(NamedTuple):
     """The lanes it owns, by their number over all sources."""
     schedule: Schedule
     splitter: Splitter
+    vocabulary: Vocabulary
     prefetch: int
 
 
@@ -128,7 +130,7 @@ def _work(job: Job, pipe: Connection, inherited: Sequence[Connection]) -> None:
     sender = threading.Thread(target=_send, args=(ahead.get, pipe), daemon=True)
     sender.start()
     try:
-        lanes = {number: Lane(spec, job.splitter, state) for number, (spec, state) in job.lanes.items()}
+        lanes = {number: Lane(spec, job.splitter, state, job.vocabulary) for number, (spec, state) in job.lanes.items()}
         while True:
             lane = lanes.get(job.schedule.next())
             if lane is not None:

@@ -37,7 +37,7 @@ class AUNetCache:
     def empty(cls, session: Session, rows: int) -> "AUNetCache":
         """Of rows that have read nothing."""
         model = session.model
-        return cls(session, session.start(rows), model.head.weight.new_zeros((rows, model.config.vocab_size)))
+        return cls(session, session.start(rows), model.head_weight.new_zeros((rows, model.config.vocab_size)))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns read, padding included."""

@@ -83,9 +83,9 @@ def _architecture(values: Any, version: str, origin: str) -> Architecture:
     if not isinstance(values, Mapping | Architecture):
         raise AUNetError(f"{origin}: the architecture is missing; give aunet=aunet.AUNetConfig(...)")
     architecture = values if isinstance(values, Architecture) else validate_saved(values, version, origin)
-    if architecture.vocab_size != VOCAB_SIZE:
+    if architecture.unit != "byte":
         raise AUNetError(
             f"{origin}.vocab_size: a model of bytes has {VOCAB_SIZE} ids, not {architecture.vocab_size}; only such a "
-            "model can be a model of transformers"
+            "model can be a model of transformers, one over tokens runs with aunet.load and the aunet command"
         )
     return architecture

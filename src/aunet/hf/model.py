@@ -67,7 +67,7 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
 
     def init_weights(self) -> None:
         """The initialisation of `AUNet`, with a seed from torch's generator."""
-        if not self.head.weight.is_meta:
+        if not self.embedding.weight.is_meta:
             self.network.initialise(int(torch.randint(2**31, ())))
 
     def _init_weights(self, module: Any) -> None:
@@ -112,7 +112,7 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
                 raise AUNetError("labels: a cache is for generation and has no gradient; leave out use_cache and cache")
             cache = cache or AUNetCache.empty(self.reader.session(self.network, self.splitter), len(rows.ids))
             return CausalLMOutputWithPast(logits=cache.read(rows, columns), cache=cache)
-        device = self.head.weight.device
+        device = self.embedding.weight.device
         logits_TV = self.network(*packed(rows.ids, self.splitter, device))
         nothing_BV = logits_TV.new_zeros((len(rows.ids), VOCAB_SIZE))
         loss = None
@@ -126,8 +126,8 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=rows.gather(logits_TV, nothing_BV, columns))
 
     def get_output_embeddings(self) -> Any:
-        """The head."""
-        return self.head
+        """The head; None where it is tied to the embedding."""
+        return self.network.head
 
     def resize_token_embeddings(self, *_: Any, **__: Any) -> Any:
         """AUNetError: the vocabulary is the bytes."""

@@ -43,7 +43,7 @@ def lay_out_for_reading(model: AUNet) -> AUNet:
     A step multiplies one or two vectors by weights that come from memory, which is faster by columns; products with
     many vectors, in prompts and in training, do not mind.
     """
-    if model.head.weight.device.type == "cpu":
+    if model.head_weight.device.type == "cpu":
         for module in model.modules():
             if isinstance(module, nn.Linear) and type(module.weight.data) is Tensor:  # not one of torchao's
                 module.weight.data = module.weight.data.T.contiguous().T
@@ -83,7 +83,7 @@ class EagerKernels:
     invariant = False
 
     def __init__(self, model: AUNet) -> None:
-        self.model, self.device, self.dtype = model, model.head.weight.device, model.embedding.weight.dtype
+        self.model, self.device, self.dtype = model, model.head_weight.device, model.embedding.weight.dtype
         with torch.inference_mode():
             self._steppers: list[Stepper] = [cast(Stage, stage).upsample.stepper() for stage in model.stages]
         self._tables: list[Rotation | None] = [None] * len(model.config.stages)

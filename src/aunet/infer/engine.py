@@ -1,8 +1,9 @@
-"""Many requests at once: they join and leave between two bytes, and share what they begin with.
+"""Many requests at once: they join and leave between two ids, and share what they begin with.
 
-Each round reads a bounded piece of the prompts that are not read yet, and the newest byte of the sequences that are
-being written. A sequence that completes a unit waits a few rounds for others that do, because the deeper stages read
-their weights once for all of these units: `HOLD` says how long at most.
+Ids are bytes, or tokens for a model over tokens; what requests say and counters count is in bytes. Each round reads a
+bounded piece of the prompts that are not read yet, and the newest id of the sequences that are being written. A
+sequence that completes a unit waits a few rounds for others that do, because the deeper stages read their weights once
+for all of these units: `HOLD` says how long at most.
 """
 
 import math
@@ -11,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from aunet.bytes import BOS, EOS
 from aunet.errors import ConfigError
 from aunet.infer.drafts import ORDERS, Drafts
 from aunet.infer.prompts import PromptCache
@@ -22,9 +22,9 @@ from aunet.infer.writer import Logits, Writer, score_of
 from aunet.splitting import Stream
 
 PIECE = 512
-"""Prompts are kept for other requests at every multiple of so many bytes, and at their ends."""
-PROMPT_BYTES = 2048
-"""Bytes of prompts read in a round while others are being written."""
+"""Prompts are kept for other requests at every multiple of so many ids, and at their ends."""
+PROMPT_IDS = 2048
+"""Ids of prompts read in a round while others are being written."""
 REACH = max(ORDERS)
 """Bytes that guesses depend on."""
 MOST_GUESSES = 64
@@ -55,12 +55,12 @@ class _Sequence:
     writer: Writer
     context: Context
     to_read: list[int]
-    """Ids of the prompt, or the newest byte."""
+    """Ids of the prompt, or the newest id."""
     levels: list[int] = field(default_factory=list)
     after: Stream = field(init=False)
-    """The splitter after the newest byte; the context's own is before it until it is read."""
-    done: bytearray = field(default_factory=bytearray)
-    """What was read of the prompt, and of the continuation behind it."""
+    """The splitter after the newest id; the context's own is before it until it is read."""
+    done: list[int] = field(default_factory=list)
+    """Ids that were read of the prompt, without BOS, and of the continuation behind it."""
     held: int = 0
     """Rounds since it began to wait for others."""
     scores: list[ByteScore] = field(default_factory=list)
@@ -68,7 +68,7 @@ class _Sequence:
 
     @property
     def reads_prompt(self) -> bool:
-        return len(self.done) < len(self.writer.request.prompt) or not self.context.seen
+        return len(self.done) < len(self.writer.prompt) or not self.context.seen
 
 
 class Engine:
@@ -78,7 +78,7 @@ class Engine:
     for requests that begin alike. `invariant`: read every sequence by itself, so that not even the last bit of a
     logit depends on what else is going on; slower, unless the session's kernels are invariant anyway. `drafts`: guess
     up to `guesses` bytes and read them with the newest one; a guess that is not what the model draws is taken back, so
-    what is written is the same.
+    what is written is the same; for models over bytes.
     """
 
     def __init__(
@@ -94,6 +94,8 @@ class Engine:
             raise ConfigError(f"slots: {slots} is not at least 1")
         if not 1 <= guesses <= MOST_GUESSES:
             raise ConfigError(f"guesses: {guesses} is not from 1 to {MOST_GUESSES}")
+        if drafts and session.vocabulary.unit != "byte":
+            raise ConfigError("drafts: bytes are guessed, and this model reads tokens; leave drafts out")
         self.session, self.slots = session, slots
         self.prompts = PromptCache(prompt_cache)
         self.counters = EngineCounters()
@@ -119,9 +121,12 @@ class Engine:
 
     def submit(self, request: Request) -> int:
         """Ask for a continuation; the ticket is the `index` of its events."""
+        if request.alternatives is not None and self.session.vocabulary.unit != "byte":
+            raise ConfigError("alternatives: bytes are scored, and this model reads tokens; leave alternatives out")
+        writer = Writer(self.counters.requests + 1, request, self.session.vocabulary)
         self.counters.requests += 1
         self.counters.prompt_bytes += len(request.prompt)
-        self._waiting.append(Writer(self.counters.requests, request))
+        self._waiting.append(writer)
         return self.counters.requests
 
     def cancel(self, ticket: int) -> None:
@@ -142,36 +147,35 @@ class Engine:
         postponed: list[Writer] = []
         while self._waiting and len(self._sequences) < self.slots:
             writer = self._waiting.popleft()
-            prompt = writer.request.prompt
+            prompt = writer.prompt
             scored = writer.request.echo and writer.request.alternatives is not None
             # Read alone, a prompt is cut at multiples of a piece, and so is what it may begin with.
             read = None if scored else self.prompts.find(prompt, PIECE if self._alone else 1)
-            if not scored and self._reading_now(prompt, len(read.data) if read else 0):
+            known = prompt[: read.count] if read else []
+            if not scored and self._reading_now(prompt, len(known)):
                 postponed.append(writer)
                 continue
             if read is None:
-                sequence = _Sequence(writer, self.session.context(), [BOS, *prompt])
+                sequence = _Sequence(writer, self.session.context(), [self.session.vocabulary.bos, *prompt])
             else:
-                self.counters.cached_prompt_bytes += len(read.data)
-                sequence = _Sequence(
-                    writer, read.context.copy(), list(prompt[len(read.data) :]), done=bytearray(read.data)
-                )
+                self.counters.cached_prompt_bytes += int(self.session.vocabulary.lengths(known).sum())
+                sequence = _Sequence(writer, read.context.copy(), prompt[len(known) :], done=known)
             self._sequences.append(sequence)
             if self._drafts:
-                self._drafts.read(prompt)
+                self._drafts.read(writer.request.prompt)
             if writer.request.echo and not scored:
                 events.append(writer.echo())
-            if read is not None and read.data == prompt:
+            if read is not None and len(known) == len(prompt):
                 events += self._write(sequence, read.logits_V)
         self._waiting.extendleft(reversed(postponed))
         return events
 
-    def _reading_now(self, prompt: bytes, known: int) -> bool:
+    def _reading_now(self, prompt: list[int], known: int) -> bool:
         """Whether a prompt is being read that will soon be kept, and shares at least a piece more than is known."""
         if not self.prompts.limit:
             return False
         return any(
-            sequence.reads_prompt and _kept_in_common(prompt, sequence.writer.request.prompt) > known
+            sequence.reads_prompt and _kept_in_common(prompt, sequence.writer.prompt) > known
             for sequence in self._sequences
         )
 
@@ -179,7 +183,7 @@ class Engine:
         reading = [sequence for sequence in self._sequences if sequence.reads_prompt]
         if not reading:
             return []
-        left = PROMPT_BYTES if len(reading) < len(self._sequences) else 8 * PROMPT_BYTES
+        left = PROMPT_IDS if len(reading) < len(self._sequences) else 8 * PROMPT_IDS
         chosen: list[_Sequence] = []
         sizes: list[int] = []
         for sequence in reading:
@@ -194,8 +198,8 @@ class Engine:
         rows = self._extend(chosen, [s.to_read[:n] for s, n in zip(chosen, sizes, strict=True)])
         for sequence, size, logits_nV in zip(chosen, sizes, rows, strict=True):
             ids, sequence.to_read = sequence.to_read[:size], sequence.to_read[size:]
-            sequence.done += bytes(i for i in ids if i < BOS)
-            self.prompts.add(bytes(sequence.done), sequence.context, logits_nV[-1])
+            sequence.done += [i for i in ids if i != self.session.vocabulary.bos]
+            self.prompts.add(sequence.done, sequence.context, logits_nV[-1])
             request = sequence.writer.request
             if request.echo and request.alternatives is not None:
                 first = len(sequence.scores)
@@ -227,7 +231,7 @@ class Engine:
         events: list[Event] = []
         rows = self._extend(writing, [s.to_read for s in writing], [s.levels for s in writing])
         for sequence, logits_nV in zip(writing, rows, strict=True):
-            sequence.done += bytes(sequence.to_read)
+            sequence.done += sequence.to_read
             sequence.context.stream = sequence.after
             self._go_on(sequence, self._draw(sequence, logits_nV[-1], events))
         return events
@@ -248,7 +252,7 @@ class Engine:
         for sequence, read, part, rewind in zip(writing, ids, parts, rewinds, strict=True):
             for kept, logits_V in enumerate(part.float().cpu().numpy(), 1):
                 drafts.follow(bytes(sequence.done[-REACH:]), read[kept - 1])
-                sequence.done += bytes(read[kept - 1 : kept])
+                sequence.done += read[kept - 1 : kept]
                 chosen = self._draw(sequence, logits_V, events)
                 if chosen is None or read[kept : kept + 1] != [chosen]:
                     break
@@ -274,23 +278,23 @@ class Engine:
         return [part.float().cpu().numpy() for part in parts]
 
     def _write(self, sequence: _Sequence, logits_V: Logits) -> list[Event]:
-        """The first byte behind a prompt."""
+        """The first id behind a prompt."""
         events: list[Event] = []
         self._go_on(sequence, self._draw(sequence, logits_V, events))
         return events
 
     def _draw(self, sequence: _Sequence, logits_V: Logits, events: list[Event]) -> int | None:
-        """The next byte of a sequence, or None where it ends."""
-        chosen = sequence.writer.choose(logits_V)
-        event = sequence.writer.take(chosen)
-        if chosen != EOS:
-            self.counters.new_bytes += 1
+        """The next id of a sequence, or None where it ends."""
+        writer = sequence.writer
+        chosen, left = writer.choose(logits_V), writer.left
+        event = writer.take(chosen)
+        self.counters.new_bytes += left - writer.left
         if event.text or event.data or event.finish:
             events.append(event)
         return None if event.finish else chosen
 
     def _go_on(self, sequence: _Sequence, chosen: int | None) -> None:
-        """Read this byte next, or leave."""
+        """Read this id next, or leave."""
         if chosen is None:
             self._sequences.remove(sequence)
             return
@@ -298,9 +302,9 @@ class Engine:
         sequence.levels = [sequence.after.push(chosen)]
 
 
-def _kept_in_common(a: bytes, b: bytes) -> int:
+def _kept_in_common(a: list[int], b: list[int]) -> int:
     """Length of the longest beginning of `a` that is kept when `b` has been read."""
-    if a.startswith(b):
+    if a[: len(b)] == b:
         return len(b)
     same = next((i for i in range(0, min(len(a), len(b)), PIECE) if a[i : i + PIECE] != b[i : i + PIECE]), math.inf)
     return int(min(same, len(a) // PIECE * PIECE, len(b) // PIECE * PIECE))

@@ -33,7 +33,8 @@ def generate(
 ) -> Iterator[Event]:
     """Continue each prompt (an empty one too) until EOS, a stop string, or `max_bytes` new bytes.
 
-    Stop strings are looked for in the new bytes only and are not given out. `sampling`: one for all, or one per prompt.
+    Stop strings are looked for in the new bytes only, also inside tokens, and are not given out. `sampling`: one for
+    all, or one per prompt.
     """
     stops = tuple(to_bytes(s) for s in ([stop] if isinstance(stop, str | bytes) else stop))
     one = sampling if isinstance(sampling, Sampling) else Sampling()

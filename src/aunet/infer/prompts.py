@@ -1,7 +1,10 @@
 """Contexts of texts that were read before, for requests that begin with the same text."""
 
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from aunet.infer.state import Context
 from aunet.infer.writer import Logits
@@ -11,7 +14,8 @@ from aunet.infer.writer import Logits
 class Read:
     """A text that was read."""
 
-    data: bytes
+    count: int
+    """Its ids, BOS not counted."""
     context: Context
     logits_V: Logits
     """Scores of the id after it."""
@@ -29,26 +33,32 @@ class PromptCache:
         """Bytes of keys, values and states."""
         self.size = 0
         self._read: OrderedDict[bytes, Read] = OrderedDict()
+        """By the ids, packed, which are compared at the speed of memory."""
         self._holders: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._read)
 
-    def find(self, data: bytes, multiple: int = 1) -> Read | None:
-        """The longest text read that `data` begins with: `data` itself or a multiple of so many bytes."""
-        usable = (key for key in self._read if data.startswith(key) and (len(key) % multiple == 0 or key == data))
+    def find(self, ids: Sequence[int], multiple: int = 1) -> Read | None:
+        """The longest text read that `ids` begin with: all of them or a multiple of so many."""
+        whole = _packed(ids)
+        usable = (
+            key
+            for key, read in self._read.items()
+            if whole.startswith(key) and (read.count % multiple == 0 or key == whole)
+        )
         found = max(usable, key=len, default=None)
         if found is None:
             return None
         self._read.move_to_end(found)
         return self._read[found]
 
-    def add(self, data: bytes, context: Context, logits_V: Logits) -> None:
-        """Keep a copy of a context that has read BOS and `data`; lets go of the ones that were used longest ago."""
-        if not data or data in self._read or not self.limit:
+    def add(self, ids: Sequence[int], context: Context, logits_V: Logits) -> None:
+        """Keep a copy of a context that has read BOS and `ids`; lets go of the ones that were used longest ago."""
+        if not ids or not self.limit or (key := _packed(ids)) in self._read:
             return
-        read = Read(data, context.copy(), logits_V.copy())
-        self._read[data] = read
+        read = Read(len(ids), context.copy(), logits_V.copy())
+        self._read[key] = read
         for part in read.context.kept():
             self.size += part.nbytes if not self._holders[id(part)] else 0
             self._holders[id(part)] += 1
@@ -59,3 +69,7 @@ class PromptCache:
                 if not self._holders[id(part)]:
                     del self._holders[id(part)]
                     self.size -= part.nbytes
+
+
+def _packed(ids: Sequence[int]) -> bytes:
+    return np.asarray(ids, dtype=np.int32).tobytes()

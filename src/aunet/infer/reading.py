@@ -16,6 +16,7 @@ from aunet.infer.session import Session
 from aunet.infer.weights import stored
 from aunet.model.aunet import AUNet
 from aunet.splitting import Splitter
+from aunet.vocabulary import BYTES, Vocabulary
 
 
 class Reader:
@@ -25,13 +26,13 @@ class Reader:
         self.native = native
         self._kept: tuple[object, Session] | None = None
 
-    def session(self, network: AUNet, splitter: Splitter) -> Session:
+    def session(self, network: AUNet, splitter: Splitter, vocabulary: Vocabulary = BYTES) -> Session:
         """The session of these weights."""
         weights = [_bits(part) for parameter in network.parameters() for part in stored(parameter)]
-        marks = network.head.weight.device, network.head.weight.dtype, torch.stack(weights).tolist()
+        marks = network.head_weight.device, network.head_weight.dtype, torch.stack(weights).tolist()
         if self._kept is None or self._kept[0] != marks:
             kernels = NativeKernels(network) if self.native and _plain(network) and available() else None
-            self._kept = marks, Session(network, splitter, kernels)
+            self._kept = marks, Session(network, splitter, kernels, vocabulary)
         return self._kept[1]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -50,7 +51,7 @@ def _bits(weight: Tensor) -> Tensor:
 
 def _plain(network: AUNet) -> bool:
     """Whether the compiled kernels know all there is to know: they take weights from the modules of `AUNet` itself."""
-    weight = network.head.weight
+    weight = network.head_weight
     kinds = {type(module) for module in AUNet.on_meta(network.config).modules()}
     return (
         knows(network.config)

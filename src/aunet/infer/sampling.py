@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aunet.bytes import BOS
 from aunet.errors import AUNetError, ConfigError
 
 
@@ -39,13 +38,13 @@ class Sampling:
     def draw(self, logits_V: npt.NDArray[np.float32], generator: np.random.Generator) -> int:
         """The next id, from one number of the generator. AUNetError if the logits are not numbers.
 
-        BOS opens a document and is never drawn.
+        BOS, the last id but one of every vocabulary, opens a document and is never drawn.
         """
         scores_V = logits_V.astype(np.float64)
-        scores_V[BOS] = -math.inf
+        scores_V[-2] = -math.inf
         best = scores_V.max()
         if not math.isfinite(best):
-            raise AUNetError(f"the score of the next byte is {best}, not a finite number: the model is broken")
+            raise AUNetError(f"the score of the next id is {best}, not a finite number: the model is broken")
         if self.temperature == 0:
             return int(scores_V.argmax())
         scores_V -= best

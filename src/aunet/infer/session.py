@@ -1,4 +1,4 @@
-"""Reading byte by byte or in pieces: the forward pass with a memory.
+"""Reading id by id or in pieces: the forward pass with a memory. Ids are bytes, or tokens for a model over tokens.
 
 Shapes: B sequences, T new positions of all sequences end to end, D width of a stage, V vocabulary.
 
@@ -25,6 +25,7 @@ from aunet.infer.state import Context, State
 from aunet.infer.trail import Trail
 from aunet.model.aunet import AUNet
 from aunet.splitting import Splitter
+from aunet.vocabulary import BYTES, Vocabulary
 
 Ids = Sequence[int] | npt.NDArray[np.integer]
 
@@ -32,9 +33,15 @@ Ids = Sequence[int] | npt.NDArray[np.integer]
 class Session:
     """A model prepared for reading. What can be folded is folded once, so the weights must not change meanwhile."""
 
-    def __init__(self, model: AUNet, splitter: Splitter, kernels: Kernels | None = None) -> None:
-        self.model, self.splitter = model, splitter
-        self.device = model.head.weight.device
+    def __init__(
+        self,
+        model: AUNet,
+        splitter: Splitter,
+        kernels: Kernels | None = None,
+        vocabulary: Vocabulary = BYTES,
+    ) -> None:
+        self.model, self.splitter, self.vocabulary = model, splitter, vocabulary
+        self.device = model.head_weight.device
         self.kernels: Kernels = kernels or EagerKernels(model)
         self._recurrent = any(stage.mixer == "mamba2" for stage in model.config.stages)
 
@@ -48,7 +55,10 @@ class Session:
         return State([self.context() for _ in range(batch)])
 
     def levels(self, context: Context, ids: Ids) -> list[int]:
-        """Levels of the next ids; moves the splitter on. BOS opens a text and has the highest level."""
+        """Levels of the next ids; moves the splitter on. BOS opens a text and has the highest level.
+
+        Models over tokens have one stage, and so every level is 0, whatever an id stands for.
+        """
         highest, levels = self.splitter.depth, []
         for i in ids:
             if i < BOS:
@@ -183,6 +193,8 @@ class Reread:
 def document_levels(ids_n: npt.NDArray[np.integer], splitter: Splitter) -> npt.NDArray[np.uint8]:
     """Levels of a document at once, [n]: a mark has the highest one and starts the splitter anew."""
     levels_n = np.full(len(ids_n), splitter.depth, dtype=np.uint8)
+    if not splitter.depth:  # then ids may be tokens
+        return levels_n
     marks = np.flatnonzero(ids_n >= BOS)
     for start, end in zip([0, *(marks + 1)], [*marks, len(ids_n)], strict=True):
         levels_n[start:end] = splitter.levels(ids_n[start:end].astype(np.uint8).tobytes())

@@ -5,18 +5,22 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from aunet.bytes import EOS, Utf8Stream
+from aunet.bytes import Utf8Stream
 from aunet.infer.request import ByteScore, Event, Request
+from aunet.vocabulary import BYTES, Vocabulary
 
 Logits = npt.NDArray[np.float32]
 """Scores of the next id, [V]."""
 
 
 class Writer:
-    """Draws the bytes of one request, decides when it ends, holds back what is not certain."""
+    """Draws the ids of one request, decides when it ends, holds back what is not certain."""
 
-    def __init__(self, index: int, request: Request) -> None:
+    def __init__(self, index: int, request: Request, vocabulary: Vocabulary = BYTES) -> None:
         self.index, self.request, self.left = index, request, request.max_bytes
+        self.vocabulary = vocabulary
+        self.prompt = vocabulary.encode(request.prompt).tolist()
+        """Its ids."""
         self.generator = request.sampling.generator()
         self.utf8 = Utf8Stream()
         self.held = b""
@@ -31,23 +35,24 @@ class Writer:
     def choose(self, logits_V: Logits) -> int:
         """The next id; EOS when no byte is left to give."""
         if not self.left:
-            return EOS
+            return self.vocabulary.eos
         chosen = self.request.sampling.draw(logits_V, self.generator)
-        if self.request.alternatives is not None and chosen != EOS:
+        if self.request.alternatives is not None and chosen != self.vocabulary.eos:
             self.scores.append(score_of(logits_V, chosen, self.request.alternatives))
         return chosen
 
     def take(self, chosen: int) -> Event:
-        """What can be given out after this id."""
-        if chosen == EOS:
+        """What can be given out after this id; a token is cut where the text ends inside it."""
+        if chosen == self.vocabulary.eos:
             return self._end("eos" if self.left else "length", self.held)
-        self.left -= 1
-        self.held += bytes([chosen])
-        for stop in self.request.stop:
-            if self.held.endswith(stop):
-                return self._end("stop", self.held[: -len(stop)])
-        if not self.left:
-            return self._end("length", self.held)
+        for byte in self.vocabulary.decode([chosen]):
+            self.left -= 1
+            self.held += bytes([byte])
+            for stop in self.request.stop:
+                if self.held.endswith(stop):
+                    return self._end("stop", self.held[: -len(stop)])
+            if not self.left:
+                return self._end("length", self.held)
         keep = max((_overlap(self.held, stop) for stop in self.request.stop), default=0)
         count = len(self.held) - keep
         ready, self.held = self.held[:count], self.held[count:]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from aunet.bytes import VOCAB_SIZE
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
 from aunet.model.flops import expected_lengths, paper_flops, parts, useful_flops_by_stage
@@ -119,7 +118,7 @@ def describe(config: AUNetConfig, seq_len: int = 8192) -> Accounting:
             )
         )
     return Accounting(
-        unit="byte" if config.vocab_size == VOCAB_SIZE else "token",
+        unit=config.unit,
         seq_len=seq_len,
         parameters=sum(part.parameters for _, part in found),
         flops_per_byte=sum(part.flops_per_byte for _, part in found),

@@ -65,7 +65,7 @@ class AUNet(nn.Module):
         self.stages = nn.ModuleList(Stage(config, s) for s in range(config.depth))
         self.trunk = Trunk(config)
         self.norm = nn.RMSNorm(width, eps=config.norm_eps)
-        self.head = nn.Linear(width, config.vocab_size, bias=False)
+        self.head = None if config.tied else nn.Linear(width, config.vocab_size, bias=False)
 
     @classmethod
     def on_meta(cls, config: AUNetConfig) -> "AUNet":
@@ -121,9 +121,15 @@ class AUNet(nn.Module):
         """Rotary angles of stage s at these positions."""
         return rotation(position_T, self.config.stages[s].head_dim, self.config.rope_theta)
 
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix of the head, [V, D]: the embedding's own where they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
     def logits_of(self, x_TD: Tensor) -> Tensor:
         """The last norm and the head, shared by training and generation: [T, D] to [T, V]."""
-        return self.head(self.norm(x_TD))
+        x_TD = self.norm(x_TD)
+        return F.linear(x_TD, self.embedding.weight) if self.head is None else self.head(x_TD)
 
     def loss(
         self,

@@ -1,4 +1,7 @@
-"""A model directory: `config.json` (our settings under the key `aunet`), `model.safetensors`, and a model card."""
+"""A model directory: `config.json` (our settings under the key `aunet`), `model.safetensors`, and a model card.
+
+A model over tokens has its `tokenizer.json` beside them.
+"""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ from aunet.errors import AUNetError, ConfigError
 from aunet.files import replacing, write_json
 from aunet.model.aunet import AUNet
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, CARD, TOKENIZER = "config.json", "model.safetensors", "README.md", "tokenizer.json"
 
 
 def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -24,8 +27,9 @@ def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = 
     `facts`: what the model card states beside the architecture, such as the data, the compute and bits per byte.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    config = keep_tokenizer(model.config, directory)
     settings = {
-        "aunet": model.config.model_dump(mode="json"),
+        "aunet": {**config.model_dump(mode="json"), "tokenizer": TOKENIZER if config.tokenizer else ""},
         "aunet_version": aunet.__version__,
         "model_type": "aunet",
     }
@@ -35,6 +39,19 @@ def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = 
     write_json(directory / CONFIG, settings)
     with replacing(directory / CARD) as path:
         path.write_text(model_card(model.config, facts or {}))
+
+
+def keep_tokenizer(config: AUNetConfig, directory: Path) -> AUNetConfig:
+    """Copy the tokenizer of a model over tokens into its directory; returns the architecture that reads the copy."""
+    if not config.tokenizer:
+        return config
+    try:
+        content = Path(config.tokenizer).read_bytes()
+    except OSError as error:
+        raise AUNetError(f"{config.tokenizer}: the model's tokenizer cannot be read ({error.strerror})") from None
+    with replacing(directory / TOKENIZER) as path:
+        path.write_bytes(content)
+    return config.model_copy(update={"tokenizer": str(directory / TOKENIZER)})
 
 
 def load_model(directory: Path, device: str | torch.device = "cpu") -> AUNet:
@@ -56,7 +73,7 @@ def load_model(directory: Path, device: str | torch.device = "cpu") -> AUNet:
 
 
 def load_config(directory: Path) -> AUNetConfig:
-    """The architecture of a model directory."""
+    """The architecture of a model directory, with the place of its own tokenizer."""
     path = directory / CONFIG
     if not path.is_file() and (directory / "checkpoints").is_dir():
         raise AUNetError(f"{directory}: the training run there has not ended; continue it with aunet train")
@@ -67,7 +84,8 @@ def load_config(directory: Path) -> AUNetConfig:
         values, version = settings["aunet"], settings.get("aunet_version", "?")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AUNetError(f"{path}: not the configuration of an aunet model ({type(error).__name__}: {error})") from None
-    return validate_saved(values, version, f"{path}: aunet")
+    config = validate_saved(values, version, f"{path}: aunet")
+    return config.model_copy(update={"tokenizer": str(directory / TOKENIZER)}) if config.tokenizer else config
 
 
 def validate_saved(values: Any, version: str, origin: str) -> AUNetConfig:
@@ -87,14 +105,29 @@ def model_card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
     """The text of a model card: the architecture, the facts about its training, and how to use the model."""
     stages = "\n".join(_stage_row(s, stage) for s, stage in enumerate(config.stages, 1))
     known = "\n".join(f"- {name}: {value}" for name, value in facts.items()) or "- not recorded"
+    if config.unit == "token":
+        title = "# A Transformer over tokens"
+        about = f"A language model over the {config.vocab_size - 2:,} tokens of `{TOKENIZER}`, a byte-level BPE."
+        hub = ""
+    else:
+        title = f"# An AU-Net with {len(config.stages)} stages"
+        about = (
+            "A language model that reads raw bytes and builds its own units (arXiv 2506.14761), splitting rule "
+            f"`{config.splitter}`."
+        )
+        hub = """
+With `transformers`, after `import aunet.hf`:
+
+    pipeline("text-generation", model=DIRECTORY)("Once")
+"""
     return f"""---
 library_name: aunet
 pipeline_tag: text-generation
-tags: [aunet, byte-level, text-generation]
+tags: [aunet, {config.unit}-level, text-generation]
 ---
-# An AU-Net with {len(config.stages)} stages
+{title}
 
-A language model that reads raw bytes and builds its own units (arXiv 2506.14761), splitting rule `{config.splitter}`.
+{about}
 
 | stage | width | layers | head width | feed-forward | window |
 |---|---|---|---|---|---|
@@ -105,11 +138,7 @@ A language model that reads raw bytes and builds its own units (arXiv 2506.14761
 
 ## Use
     aunet generate DIRECTORY --prompt "Once"
-
-With `transformers`, after `import aunet.hf`:
-
-    pipeline("text-generation", model=DIRECTORY)("Once")
-"""
+{hub}"""
 
 
 def _stage_row(number: int, stage: StageConfig) -> str:

@@ -60,7 +60,7 @@ def parts(model: AUNet) -> list[Part]:
         up += [Part("expand", s, (stage.expand,)), Part("upsample", s, (stage.upsample,))]
     trunk = [*_lookup(model, model.config.depth), Part("trunk", model.config.depth, (model.trunk.blocks,))]
     found = [Part("embedding", 0, (model.embedding,)), *down, *trunk, *reversed(up)]
-    found.append(Part("head", 0, (model.norm, model.head)))
+    found.append(Part("head", 0, (model.norm,) if model.head is None else (model.norm, model.head)))
     total = sum(p.numel() for p in model.parameters())
     assert sum(part.parameters for part in found) == total, "a parameter belongs to no part or to two"
     return found
@@ -99,6 +99,8 @@ def costs(model: AUNet, useful: bool) -> list[Cost]:
     found = []
     for part in parts(model):
         stage = part.stage
+        if part.name == "head" and model.head is None:  # its weights are counted with the embedding
+            found.append(Cost(part, stage, weights=model.head_weight.numel()))
         if part.name == "pool":  # selects first, so the deeper stage's units pay
             stage += 1
         elif part.name == "upsample":

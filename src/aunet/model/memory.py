@@ -77,7 +77,7 @@ def _entering_stages(model: AUNet, current: list[int]) -> Iterator[None]:
         (child, s) for s, stage in enumerate(model.stages) for child in stage.modules()
     ]
     entries += [(child, model.config.depth) for child in model.trunk.modules()]
-    entries += [(model.norm, 0), (model.head, 0)]
+    entries.append((model.norm, 0))  # and the head behind it
 
     def enter(stage: int) -> Callable[..., None]:
         def hook(*_: Any) -> None:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from aunet.errors import AUNetError
 from aunet.files import replacing
-from aunet.language_model import LanguageModel
+from aunet.language_model import LanguageModel, require_bytes
 from aunet.report.html import passage_html
 from aunet.report.passage import Passage
 from aunet.report.terminal import render
@@ -22,7 +22,8 @@ def read(model: LanguageModel, data: bytes) -> Passage:
 
 
 def show(model: LanguageModel, data: bytes, html: Path | None, console: Console) -> None:
-    """Print units and bits, or write a page to `html`. AUNetError if that cannot be written."""
+    """Print units and bits, or write a page to `html`. AUNetError if that fails, or for models over tokens."""
+    require_bytes(model.config, "inspect")
     if len(data) > MOST_BYTES:
         console.print(f"the first {MOST_BYTES:,} of {len(data):,} bytes:", highlight=False, soft_wrap=True)
         whole = read(model, data[:MOST_BYTES])

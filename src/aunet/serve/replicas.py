@@ -16,7 +16,7 @@ from pydantic import Field
 from aunet.config import Strict
 from aunet.errors import AUNetError
 from aunet.infer.engine import Engine
-from aunet.language_model import LanguageModel
+from aunet.language_model import LanguageModel, require_bytes
 from aunet.model.directory import load_config
 from aunet.serve.app import create_app
 from aunet.serve.settings import Settings
@@ -65,7 +65,7 @@ def application(options: Replicas) -> Any:
     settings, model = options.settings, options.model.resolve()
     name = options.name or model.name
     device, weights = options.device, options.weights
-    load_config(model)
+    require_bytes(load_config(model), "serve")
 
     def build() -> FastAPI:
         loaded = LanguageModel.load(model, device, weights)

@@ -8,7 +8,7 @@ import uvicorn
 
 from aunet.errors import AUNetError, ConfigError
 from aunet.infer.engine import Engine
-from aunet.language_model import LanguageModel
+from aunet.language_model import LanguageModel, require_bytes
 from aunet.serve.app import create_app
 from aunet.serve.settings import Settings
 from aunet.serve.worker import Worker
@@ -19,6 +19,7 @@ GRACE = 5.0
 
 def run_server(model: LanguageModel, name: str, host: str, port: int, settings: Settings) -> None:
     """Serve a model until SIGTERM or SIGINT; AUNetError where nobody can listen, or if the engine has failed."""
+    require_bytes(model.config, "serve")
     with _listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         print(f"serving {name} at http://{shown}:{listener.getsockname()[1]}", flush=True)

@@ -28,6 +28,7 @@ from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import Stop, compile_blocks
+from aunet.vocabulary import vocabulary
 
 Validate = Callable[[AUNet], Mapping[str, float]]
 """Scores the held-out documents: at least `bits_per_byte`."""
@@ -67,7 +68,8 @@ class Trainer:
         self.model.initialise(config.train.seed)
         self.optimizers = build_optimizers(self.model, config.train)
         checkpoint.materialise(self.optimizers)
-        self.step, self.bytes, self.useful_flops, self.seconds = 0, 0, 0.0, 0.0
+        self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0
+        """Finished steps, ids of text read, the bytes they stand for, FLOPs that took, seconds spent in steps."""
         self.saved_step = -1
         self.health = torch.zeros(2)
         """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
@@ -78,10 +80,12 @@ class Trainer:
         The optimizer, the schedule and the data begin anew. The contraction of a stage is what a text is expected to
         give, not a part of the model, and may differ.
         """
+        configs = load_config(directory), self.config.model
         theirs, ours = (
-            config.model_dump(mode="json", exclude={"stages": {"__all__": {"contraction"}}})
-            for config in (load_config(directory), self.config.model)
+            config.model_dump(mode="json", exclude={"stages": {"__all__": {"contraction"}}}) for config in configs
         )
+        # The place of a tokenizer says nothing; what is in it does.
+        theirs["tokenizer"], ours["tokenizer"] = vocabulary(configs[0]).digest, self.loader.vocabulary.digest
         if theirs != ours:
             change = _difference("model", theirs, ours).replace("the checkpoint", str(directory))
             raise AUNetError(f"train.init_from: {change}; leave the section `model` out to take the model's own")
@@ -89,10 +93,11 @@ class Trainer:
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
-        # Settings that the version which saved it did not have yet are filled in.
-        saved = validate(RunConfig, found.state["config"], str(found.directory)).model_dump(mode="json")
+        # Settings that are newer than the checkpoint had their defaults then.
+        configs = validate(RunConfig, found.state["config"], f"{found.directory}: config"), self.config
+        saved, ours = (config.model_dump(mode="json", exclude={"model": {"tokenizer"}}) for config in configs)
         for key in FIXED_ON_RESUME:
-            then, now = _at(saved, key), _at(self.config.model_dump(mode="json"), key)
+            then, now = _at(saved, key), _at(ours, key)
             if then != now:
                 change = _difference(key, then, now)
                 raise AUNetError(f"cannot resume {found.directory}: {change}; restore it or name another train.out")
@@ -107,6 +112,7 @@ class Trainer:
         # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
         estimate = self.bytes * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
         self.useful_flops = found.state.get("useful_flops", estimate)
+        self.units = found.state.get("units", self.bytes)  # older checkpoints are of models over bytes
         self.saved_step = found.step
 
     def run(self, validate: Validate | None, metrics: Metrics, progress: TrainingProgress, stop: Stop) -> Outcome:
@@ -139,7 +145,7 @@ class Trainer:
         facts = {
             "steps": self.step,
             "bytes read": self.bytes,
-            "paper FLOPs": f"{self.bytes * self.plan.flops_per_byte:.3g}",
+            "paper FLOPs": f"{self.units * self.plan.flops_per_byte:.3g}",
         }
         if valid:
             facts["bits per byte on held-out text"] = f"{valid['bits_per_byte']:.4f}"
@@ -168,6 +174,7 @@ class Trainer:
         self.step += 1
         step_bytes = sum(batch.bytes for batch in batches)
         self.bytes += step_bytes
+        self.units += sum(batch.units for batch in batches)
         lengths = [stage_lengths(batch.levels, batch.starts, batch.counts) for batch in batches]
         self.useful_flops += sum(useful_flops(self.config.model, of_batch) for of_batch in lengths)
         counts = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
@@ -193,11 +200,18 @@ class Trainer:
     def _report(self, values: Mapping[str, Any]) -> dict[str, Any]:
         line = {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
         rate = self.bytes / max(self.seconds, 1e-9)
-        flops = self.bytes * self.plan.flops_per_byte
+        flops = self.units * self.plan.flops_per_byte
         # Rows cut documents, so this is what training sees, not the bits per byte of documents.
         line["train_bits_per_byte"] = line["loss"] * line["positions"] / math.log(2) / line["step_bytes"]
-        counted = {"bytes": self.bytes, "paper_flops": flops, "useful_flops": self.useful_flops}
-        return {**line, **counted, "bytes_per_second": rate, "seconds": self.seconds}
+        return {
+            **line,
+            "units": self.units,
+            "bytes": self.bytes,
+            "paper_flops": flops,
+            "useful_flops": self.useful_flops,
+            "bytes_per_second": rate,
+            "seconds": self.seconds,
+        }
 
     def _validate(self, validate: Validate, metrics: Metrics, progress: TrainingProgress) -> Mapping[str, float]:
         self.model.eval()
@@ -215,6 +229,7 @@ class Trainer:
             "aunet": aunet.__version__,
             "config": json.loads(self.config.model_dump_json()),
             "rows_per_step": self.plan.rows_per_step,
+            "units": self.units,
             "bytes": self.bytes,
             "useful_flops": self.useful_flops,
             "seconds": self.seconds,

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from aunet.bytes import VOCAB_SIZE
 from aunet.config import LENGTHS, RunConfig
 from aunet.errors import ConfigError
 from aunet.model.flops import LLAMA_BYTES_PER_TOKEN_SQUARED, flops_per_byte
@@ -24,21 +23,21 @@ def learning_rate_law(compute: float) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run in numbers."""
+    """A run in numbers, counted in the ids that the model reads: bytes, or tokens for a model over tokens."""
 
     steps: int
     rows_per_step: int
     batch_bytes: int
-    """Bytes of a step at most, rows_per_step times seq_len; rows end where documents do, so it holds a little less."""
+    """Ids of a step at most, rows_per_step times seq_len; rows end where documents do, so it holds a little less."""
     lr: float
     """Highest learning rate."""
     lr_floor: float
     """Last learning rate."""
     warmup_steps: int
     bytes: int
-    """Bytes of the run at most."""
+    """Ids of the run at most."""
     flops_per_byte: float
-    """Paper FLOPs."""
+    """Paper FLOPs, per id."""
     compute: float
     """Paper FLOPs of the run."""
     gamma: float
@@ -52,7 +51,7 @@ def make_plan(config: RunConfig) -> Plan:
         raise ConfigError(f"the length of the run is missing; set one of {', '.join(f'train.{n}' for n in LENGTHS)}")
     flops = flops_per_byte(config.model, seq_len)
     # A model over token ids has units of tokens, in which gamma needs no conversion.
-    gamma_scale = LLAMA_BYTES_PER_TOKEN_SQUARED if config.model.vocab_size == VOCAB_SIZE else 1.0
+    gamma_scale = LLAMA_BYTES_PER_TOKEN_SQUARED if config.model.unit == "byte" else 1.0
     batch, wanted = _batch_and_bytes(config, flops, gamma_scale)
     _check_laws(config, wanted * flops)
     rows = max(1, round(batch / seq_len))

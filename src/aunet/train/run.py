@@ -13,6 +13,7 @@ from aunet.config import RunConfig
 from aunet.data.loader import Loader
 from aunet.errors import ConfigError
 from aunet.files import make_directory, write_json
+from aunet.model.directory import keep_tokenizer
 from aunet.splitting import splitter
 from aunet.train import checkpoint
 from aunet.train.loop import Outcome, Trainer, Validate
@@ -20,6 +21,7 @@ from aunet.train.metrics import Metrics
 from aunet.train.plan import make_plan
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import locked, prepare_device, stop_on_signals
+from aunet.vocabulary import vocabulary
 
 MakeValidate = Callable[[RunConfig], Validate | None]
 """What scores the held-out documents of a configuration; None where there are none. Scoring builds on inference."""
@@ -37,17 +39,19 @@ def run_training(
     config: RunConfig, make_validate: MakeValidate, console: Console, seconds: float = math.inf
 ) -> Finished:
     """Train, or continue the run in `train.out`, for at most `seconds`; AUNetError on anything that cannot be used."""
-    if config.model.vocab_size != VOCAB_SIZE:
+    if config.model.unit == "token" and not config.model.tokenizer:
         raise ConfigError(
-            f"model.vocab_size: training reads bytes ({VOCAB_SIZE} ids), this model has {config.model.vocab_size} ids; "
-            "it can be looked at with aunet info"
+            f"model.tokenizer: bytes have {VOCAB_SIZE} ids, this model has {config.model.vocab_size}; give the "
+            "tokenizer.json of its tokens (aunet tokenizer train makes one); aunet info works without"
         )
+    words = vocabulary(config.model)
     plan = make_plan(config)
     out = Path(config.train.out)
     make_directory(out, "train.out")
     device = prepare_device(config.train)
     validate = make_validate(config)
-    with locked(out), Loader(config.data, splitter(config.model.splitter)) as loader, stop_on_signals(seconds) as stop:
+    rule = splitter(config.model.splitter)
+    with locked(out), Loader(config.data, rule, vocabulary=words) as loader, stop_on_signals(seconds) as stop:
         progress_lines: list[str] = []
         found = checkpoint.newest(out / "checkpoints", progress_lines.append)
         trainer = Trainer(config, plan, loader, device)
@@ -57,6 +61,8 @@ def run_training(
         elif config.train.init_from:
             trainer.start_from(Path(config.train.init_from))
             progress_lines.append(f"starting from the weights of {config.train.init_from}")
+        # From here on the run has a tokenizer of its own, whatever becomes of the file.
+        trainer.model.config = keep_tokenizer(config.model, out)
         write_json(out / "run.json", json.loads(config.model_dump_json()))
         metrics = Metrics(out, config, trainer.step)
         progress = TrainingProgress(console, plan.steps, trainer.step)

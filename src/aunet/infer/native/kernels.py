@@ -159,7 +159,7 @@ class NativeKernels:
             self._stack(model.trunk.blocks, model.trunk.config, 0),
             self._floats(model.embedding.weight),
             self._norm(model.norm),
-            self._map(model.head.weight),
+            self._map(model.head_weight),
         )
 
     def read(
