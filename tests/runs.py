@@ -1,16 +1,20 @@
 """Small training runs in real processes, for the tests of the command line and of interruptions."""
 
+import io
 import json
 import os
 import random
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from aunet.cli import main
 from aunet.train.metrics import read
 
 WORDS = [
@@ -74,6 +78,19 @@ def write_config(directory: Path, **train: Any) -> Path:
 def aunet(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `python -m aunet` to its end; nothing is checked."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), **options)
+
+
+def here(*arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """Run the entry point in this process; any exception but SystemExit is one that a user would see."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["aunet", *map(str, arguments)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

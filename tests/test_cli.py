@@ -4,13 +4,10 @@ A process takes seconds to import torch, so what every command has in common is 
 and most cases of a command by calling its entry point here.
 """
 
-import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import aunet as library
-from aunet.cli import main
-from tests.runs import aunet, command, environment, write_config, write_text
+from tests.runs import aunet, command, environment, here, write_config, write_text
 
 PROMPT = "the old dog runs "
 
@@ -45,19 +41,6 @@ def model(work: Path) -> Path:
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-
-
-def here(*arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """Run the entry point in this process; any exception but SystemExit is one that a user would see."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["aunet", *map(str, arguments)])
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
 
 
 def done(*arguments: str | Path, run: Callable[..., Any] = here, **options: Any) -> str:

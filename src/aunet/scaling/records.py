@@ -103,6 +103,7 @@ def portable(config: RunConfig) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(config.model_dump_json())
     for source in (*values["data"]["sources"], *values["data"]["valid"]):
         source["path"] = name_of(source["path"])
+    values["model"]["tokenizer"] = name_of(values["model"]["tokenizer"])
     for key in ("out", "init_from"):
         values["train"][key] = values["train"][key] and name_of(values["train"][key])
     return values

@@ -69,7 +69,7 @@ class Trainer:
         self.optimizers = build_optimizers(self.model, config.train)
         checkpoint.materialise(self.optimizers)
         self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0
-        """Finished steps, ids of text read, the bytes they stand for, FLOPs that took, seconds spent in steps."""
+        """Finished steps, ids of text read, the bytes they stand for, FLOPs, seconds spent in steps."""
         self.saved_step = -1
         self.health = torch.zeros(2)
         """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
@@ -93,8 +93,8 @@ class Trainer:
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
-        # Settings that are newer than the checkpoint had their defaults then.
-        configs = validate(RunConfig, found.state["config"], f"{found.directory}: config"), self.config
+        # Settings that the version which saved it did not have yet are filled in.
+        configs = validate(RunConfig, found.state["config"], str(found.directory)), self.config
         saved, ours = (config.model_dump(mode="json", exclude={"model": {"tokenizer"}}) for config in configs)
         for key in FIXED_ON_RESUME:
             then, now = _at(saved, key), _at(ours, key)
@@ -109,10 +109,10 @@ class Trainer:
         self.loader.load_state_dict(found.state["loader"])
         checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizers))
         self.step, self.bytes, self.seconds = found.step, found.state["bytes"], found.state["seconds"]
-        # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
-        estimate = self.bytes * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
-        self.useful_flops = found.state.get("useful_flops", estimate)
         self.units = found.state.get("units", self.bytes)  # older checkpoints are of models over bytes
+        # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
+        estimate = self.units * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
+        self.useful_flops = found.state.get("useful_flops", estimate)
         self.saved_step = found.step
 
     def run(self, validate: Validate | None, metrics: Metrics, progress: TrainingProgress, stop: Stop) -> Outcome:
@@ -203,15 +203,8 @@ class Trainer:
         flops = self.units * self.plan.flops_per_byte
         # Rows cut documents, so this is what training sees, not the bits per byte of documents.
         line["train_bits_per_byte"] = line["loss"] * line["positions"] / math.log(2) / line["step_bytes"]
-        return {
-            **line,
-            "units": self.units,
-            "bytes": self.bytes,
-            "paper_flops": flops,
-            "useful_flops": self.useful_flops,
-            "bytes_per_second": rate,
-            "seconds": self.seconds,
-        }
+        counted = {"units": self.units, "bytes": self.bytes, "paper_flops": flops, "useful_flops": self.useful_flops}
+        return {**line, **counted, "bytes_per_second": rate, "seconds": self.seconds}
 
     def _validate(self, validate: Validate, metrics: Metrics, progress: TrainingProgress) -> Mapping[str, float]:
         self.model.eval()
