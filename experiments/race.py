@@ -22,7 +22,7 @@ from aunet.scaling.plan import ScalePlan, make_scale_plan, row_length
 from aunet.scaling.records import Record, read_record
 from aunet.scaling.run import Job
 from aunet.scaling.sweep import Sweep, run_sweep
-from aunet.scaling.text import measured
+from aunet.scaling.text import NOVEL_CONTRACTION, measured
 from aunet.tokenizer import train_file
 from aunet.train.runtime import stop_on_signals
 
@@ -35,6 +35,8 @@ BATCH = (2048.0, 16384.0)
 TOKENIZER_BYTES = 3e7
 """Of the training text, on which tokenizers are trained."""
 VOCABULARIES = {"1k": 1024, "4k": 4096, "16k": 16384}
+LOOKUP_LR = 3.0
+"""Relative to the learning rate of the rest: found at 5e11 and 2e12 FLOPs."""
 BYTE_GRAMS, UNIT_GRAMS, TOKEN_GRAMS = (2, 3, 4, 6), (1,), (2, 3)
 BYTE_BUCKETS, UNIT_BUCKETS, TOKEN_BUCKETS = 32_768, 65_536, 65_536
 
@@ -90,7 +92,8 @@ def plan_of(system: System, compute: float, train: list[str], console: Console) 
     if path and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         console.print(train_file(train, system.vocabulary, path, "text", TOKENIZER_BYTES, console).line())
-    text = measured(row_length(compute), train, path)
+    text = measured(row_length(compute), train if path else (), path)
+    text = replace(text, contraction=NOVEL_CONTRACTION)  # one shape for all, whatever was looked at
     return make_scale_plan(system.family, compute, GAMMA, text)
 
 
@@ -103,6 +106,7 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int) -
     settings["train"] |= {
         "bytes": plan.bytes / plan.bytes_per_token,  # of a model over tokens, its tokens
         "clip": 1.0,
+        "lookup_lr": LOOKUP_LR if system.lookups else 1.0,
         "threads": threads,
         "device": "cpu",
         "log_every": 10,
