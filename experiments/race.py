@@ -7,6 +7,9 @@
 `run` trains it with the best of them. Both leave one record per run under `experiments/records/race`, go on where they
 were interrupted, and may run several times side by side with different systems. Budgets are useful FLOPs, gamma is 4 in
 Llama 3 tokens.
+
+On a GPU (`--device cuda`) several systems share the card as so many processes; `timeout --signal TERM 500 python ...`
+ends a call in time, saves, and the next call goes on where `runs/race` and the records are at hand.
 """
 
 import argparse
@@ -73,13 +76,14 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; cuda trains in bf16 with compiled blocks")
     arguments = parser.parse_args()
     console = Console()
     valid = {name: SourceConfig(path=path) for name, _, path in (one.partition("=") for one in arguments.valid)}
     for name in arguments.systems:
         system = SYSTEMS[name]
         plan = plan_of(system, arguments.compute, arguments.train, console)
-        config = config_of(system, plan, arguments.train, arguments.threads)
+        config = config_of(system, plan, arguments.train, arguments.threads, arguments.device)
         if arguments.what == "tune":
             tune(system, plan, config, valid, arguments.points, console)
         for seed in arguments.seeds if arguments.what == "run" else ():
@@ -97,7 +101,7 @@ def plan_of(system: System, compute: float, train: list[str], console: Console) 
     return make_scale_plan(system.family, compute, GAMMA, text)
 
 
-def config_of(system: System, plan: ScalePlan, train: list[str], threads: int) -> RunConfig:
+def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, device: str) -> RunConfig:
     """A run of the plan; learning rate and batch are those of the laws until they are tuned."""
     settings = plan.settings()
     settings["model"] = with_lookups(plan.model) if system.lookups else plan.model
@@ -108,7 +112,9 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int) -
         "clip": 1.0,
         "lookup_lr": LOOKUP_LR if system.lookups else 1.0,
         "threads": threads,
-        "device": "cpu",
+        "device": device,
+        "precision": "bf16" if device == "cuda" else "fp32",
+        "compile": device == "cuda",
         "log_every": 10,
         "checkpoint_every": 300,
         "keep": 1,
