@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from aunet.cli import main
+from aunet.train.metrics import read
 
 WORDS = [
     "the",
@@ -101,6 +103,17 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         env=environment(),
         start_new_session=True,
     )
+
+
+def wait_for_step(out: Path, step: int) -> None:
+    """Until the metrics of a run that was started show this step."""
+    while not any(line.get("step", 0) >= step for line in _written(out / "metrics.jsonl")):
+        time.sleep(0.01)
+
+
+def _written(path: Path) -> list[dict[str, Any]]:
+    """Metrics so far; the last line may be cut."""
+    return read(path) if path.exists() else []
 
 
 def command(*arguments: str | Path) -> list[str]:

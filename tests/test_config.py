@@ -48,8 +48,23 @@ def test_contraction_is_the_papers_for_words_and_the_width_for_fixed() -> None:
     assert own.stages[1].contraction == 3.5
 
 
-def test_a_configuration_survives_json() -> None:
-    config = RunConfig.model_validate({"model": {"stages": [STAGE, STAGE], "splitter": "word1"}})
+def test_a_stage_of_mamba_has_a_state_and_no_feed_forward() -> None:
+    stage = StageConfig.model_validate({"dim": 64, "layers": 2, "head_dim": 64, "mixer": "mamba2"})
+    assert (stage.heads, stage.state_dim, stage.kv_heads, stage.ffn_dim, stage.window) == (2, 128, 0, 0, None)
+    assert StageConfig.model_validate(STAGE).state_dim == 0
+
+
+def test_what_is_never_compiled_is_not_asked_to_be() -> None:
+    mamba, compiled = {**STAGE, "mixer": "mamba2"}, {"compile": True}
+    with pytest.raises(ConfigError, match=r"train\.compile: blocks of the mixer mamba2 are not compiled; leave it out"):
+        validate(RunConfig, {"model": {"stages": [mamba]}, "train": compiled}, "file")
+    assert validate(RunConfig, {"model": {"stages": [mamba, STAGE], "splitter": "word1"}, "train": compiled}, "file")
+
+
+@pytest.mark.parametrize("mixer", ["attention", "mamba2"])
+def test_a_configuration_survives_json(mixer: str) -> None:
+    stages = [STAGE, {**STAGE, "mixer": mixer}]
+    config = RunConfig.model_validate({"model": {"stages": stages, "splitter": "word1"}})
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
 
 
@@ -62,6 +77,13 @@ def test_a_configuration_survives_json() -> None:
         ({"stages": [{**STAGE, "head_dim": 5}]}, "stages.0: head_dim 5 does not divide dim 16"),
         ({"stages": [{**STAGE, "dim": 15, "head_dim": 5}]}, "stages.0: head_dim 5 is odd"),
         ({"stages": [{**STAGE, "dim": 48, "kv_heads": 4}]}, "kv_heads 4 does not divide the 6 heads"),
+        ({"stages": [{**STAGE, "state_dim": 4}]}, "stages.0: the mixer attention has no state_dim; leave that out"),
+        (
+            {"stages": [{**STAGE, "mixer": "mamba2", "window": 9, "ffn_dim": 8, "kv_heads": 1}]},
+            "stages.0: the mixer mamba2 has no ffn_dim and no window and no kv_heads; leave that out",
+        ),
+        ({"stages": [{**STAGE, "mixer": "mamba2", "head_dim": 5}]}, "head_dim 5 does not divide 2 dim = 32"),
+        ({"stages": [{**STAGE, "mixer": "mamba"}]}, "stages.0.mixer: input should be 'attention' or 'mamba2'"),
         ({"stages": [{**STAGE, "window": 0}]}, "stages.0.window: input should be greater than 0 (given: 0)"),
         (
             {"stages": [STAGE], "upsampling": "linear"},

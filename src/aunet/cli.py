@@ -3,12 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from aunet.errors import AUNetError, ConfigError
+
+if TYPE_CHECKING:
+    from aunet.scaling.records import Record
 
 app = typer.Typer(
     name="aunet",
@@ -335,6 +338,71 @@ def sweep(
         remove_checkpoints=remove_checkpoints,
     )
     raise typer.Exit(run_sweep(search, Console()))
+
+
+RecordsArgument = Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Record files and directories.")]
+TunedForOption = Annotated[str | None, typer.Option("--valid", help="The validation set; the records' first.")]
+
+
+@scale_app.command()
+def fit(
+    records: RecordsArgument,
+    valid: TunedForOption = None,
+    flops: Annotated[str, typer.Option(help="What C is: useful or paper FLOPs.")] = "useful",
+    irreducible: Annotated[float | None, typer.Option(help="E of the loss laws, if it is known.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Laws of batch size, learning rate and loss, with 95% intervals."""
+    from aunet.scaling.fit import fit_records, table
+
+    found = fit_records(_records(records), valid, flops, irreducible)
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    Console().print(table(found))
+    for of in found.families:
+        for note in of.notes:
+            Console().print(f"{of.family}: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+@scale_app.command()
+def plot(
+    records: RecordsArgument,
+    out: Annotated[Path, typer.Option(help="Directory of the figures.")],
+    valid: TunedForOption = None,
+) -> None:
+    """Loss against compute, isoFLOP curves, learning rates and batch sizes, as SVG."""
+    from aunet.scaling.plots import draw, write
+    from aunet.scaling.report import laws_if_any
+    from aunet.scaling.selection import valid_set
+
+    found = _records(records)
+    name = valid_set(found, valid)
+    for path in write(draw(found, name, laws_if_any(found, name)), out):
+        print(path)
+
+
+@scale_app.command("report")
+def scale_report(
+    records: RecordsArgument,
+    out: Annotated[Path, typer.Option(help="Directory of the report.")],
+    valid: TunedForOption = None,
+    baseline: Annotated[str | None, typer.Option(help="A family that the others are divided by.")] = None,
+) -> None:
+    """Tables and figures of all records: one HTML page that stands alone, and Markdown."""
+    from aunet.scaling.report import write_report
+
+    for path in write_report(_records(records), out, valid, baseline):
+        print(path)
+
+
+def _records(paths: list[Path]) -> "tuple[Record, ...]":
+    from aunet.scaling.records import read_records
+
+    found = read_records(paths)
+    for line in found.skipped:
+        print(line, file=sys.stderr)
+    return found.records
 
 
 def _named(text: str) -> tuple[str, str]:

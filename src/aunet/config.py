@@ -60,24 +60,34 @@ class LookupConfig(Strict):
 
 
 class StageConfig(Strict):
-    """One stage: a plain decoder-only Transformer over its units.
+    """One stage: a plain decoder-only Transformer over its units, or a stack of Mamba-2 blocks.
 
     A stage that is not the deepest has `layers` blocks on the way down and `layers` on the way up (paper, Table 9).
     """
 
     dim: int = Field(gt=0)
     layers: int = Field(ge=0)
+    mixer: Literal["attention", "mamba2"] = Field(default="attention", description="what mixes positions")
     head_dim: int = Field(gt=0)
     ffn_dim: int = Field(default=0, ge=0, description="hidden width of SwiGLU; 0: Llama's rule")
     window: int | None = Field(default=None, gt=0, description="a query sees at most this many keys, itself included")
     kv_heads: int = Field(default=0, ge=0, description="key/value heads; 0: as many as query heads")
+    state_dim: int = Field(default=0, ge=0, description="numbers that a channel of Mamba-2 remembers; 0: 128")
     contraction: float = Field(default=0.0, ge=0, description="bytes per unit; 0: the paper's for words, W for fixed-W")
     lookup: LookupConfig | None = Field(default=None, description="hashed n-grams of units, added at the entrance")
 
     @model_validator(mode="after")
     def _fill_and_check(self) -> Self:
-        if self.dim % self.head_dim:
-            raise ValueError(f"head_dim {self.head_dim} does not divide dim {self.dim}")
+        foreign = ("ffn_dim", "window", "kv_heads") if self.mixer == "mamba2" else ("state_dim",)
+        given = [name for name in foreign if getattr(self, name)]
+        if given:
+            raise ValueError(f"the mixer {self.mixer} has no {' and no '.join(given)}; leave that out")
+        if self.inner_dim % self.head_dim:
+            expanded = f"2 dim = {self.inner_dim}" if self.mixer == "mamba2" else f"dim {self.dim}"
+            raise ValueError(f"head_dim {self.head_dim} does not divide {expanded}")
+        if self.mixer == "mamba2":
+            object.__setattr__(self, "state_dim", self.state_dim or 128)
+            return self
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd; rotary embedding turns pairs")
         object.__setattr__(self, "ffn_dim", self.ffn_dim or ffn_width(self.dim))
@@ -87,9 +97,14 @@ class StageConfig(Strict):
         return self
 
     @property
+    def inner_dim(self) -> int:
+        """Width of all heads together: Mamba-2 expands to twice the width of the stage."""
+        return 2 * self.dim if self.mixer == "mamba2" else self.dim
+
+    @property
     def heads(self) -> int:
-        """Number of query heads."""
-        return self.dim // self.head_dim
+        """Number of query heads, or of heads of Mamba-2."""
+        return self.inner_dim // self.head_dim
 
 
 class AUNetConfig(Strict):
@@ -232,6 +247,12 @@ class RunConfig(Strict):
     model: AUNetConfig
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check_compile(self) -> Self:
+        if self.train.compile and all(stage.mixer == "mamba2" for stage in self.model.stages):
+            raise ValueError("train.compile: blocks of the mixer mamba2 are not compiled; leave it out")
+        return self
 
 
 C = typing.TypeVar("C", bound=BaseModel)

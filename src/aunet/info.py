@@ -14,6 +14,9 @@ from aunet.presets import PRESETS, load_run
 from aunet.splitting import splitter
 from aunet.vocabulary import vocabulary
 
+MIXER_COLUMNS = {"attention": ("FFN", "window"), "mamba2": ("state",)}
+"""Columns that a stage has by its mixer."""
+
 
 def describe_target(target: str, overrides: Sequence[str] = (), text: Path | None = None) -> Accounting:
     """Count a model directory, a configuration file or a preset, with dotted overrides.
@@ -70,20 +73,23 @@ def table(accounting: Accounting) -> Table:
         caption += f"\n{accounting.bytes_per_token:.3f} bytes per token on the text"
     view = Table(box=None, pad_edge=False, caption=caption, caption_justify="left", caption_style="")
     view.add_column("stage")
-    names = ["width", "layers", "heads", "FFN", "window", f"{unit}s/unit", *(["measured"] if measured else [])]
+    mixers = [names for mixer, names in MIXER_COLUMNS.items() if any(s.mixer == mixer for s in accounting.stages)]
+    own = [name for names in mixers for name in names]
+    names = ["width", "layers", "heads", *own, f"{unit}s/unit", *(["measured"] if measured else [])]
     for name in [*names, "parameters", f"FLOPs/{unit}", "useful", "activations"]:
         view.add_column(name, justify="right")
     deepest = len(accounting.stages)
     for stage in accounting.stages:
-        heads = str(stage.heads) if stage.heads == stage.kv_heads else f"{stage.heads}/{stage.kv_heads}"
+        grouped = stage.mixer == "attention" and stage.heads != stage.kv_heads
+        heads = f"{stage.heads}/{stage.kv_heads}" if grouped else str(stage.heads)
+        shape = {"FFN": str(stage.ffn_dim), "window": str(stage.window or "all"), "state": str(stage.state_dim)}
         found = [f"{stage.measured_contraction:.2f}" if stage.measured_contraction else ""] if measured else []
         view.add_row(
             str(stage.stage),
             str(stage.dim),
             str(stage.layers) if stage.stage == deepest else f"{stage.layers} + {stage.layers}",
             heads,
-            str(stage.ffn_dim),
-            str(stage.window or "all"),
+            *(shape[name] if name in MIXER_COLUMNS[stage.mixer] else "" for name in own),
             f"{stage.contraction:g}",
             *found,
             _short(stage.parameters),

@@ -35,6 +35,7 @@ from aunet.evals.bpb import Score, document_bits, score
 from aunet.infer.eager import lay_out_for_reading
 from aunet.infer.generate import collect, generate
 from aunet.infer.native.build import available, library
+from aunet.infer.native.kernels import knows
 from aunet.infer.reading import Reader
 from aunet.infer.request import Event
 from aunet.infer.sampling import Sampling
@@ -90,9 +91,11 @@ class LanguageModel:
         on_cpu = network.head_weight.device.type == "cpu"
         if native and not on_cpu:
             raise ConfigError("native: the compiled kernels are for the CPU; leave it out on other devices")
+        if native and not knows(network.config):
+            raise ConfigError("native: the compiled kernels have no Mamba-2; leave it out for this model")
         if native:
             library()  # says why, where it cannot be had
-        self.native = on_cpu and native is not False and available()
+        self.native = on_cpu and native is not False and knows(network.config) and available()
         self.network = (network if self.native else lay_out_for_reading(network)).eval()
         self._reader = Reader(self.native)
 

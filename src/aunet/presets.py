@@ -58,6 +58,11 @@ def _model(
     return {"stages": stages, "splitter": RULES[depth], **more}
 
 
+def _mamba(dim: int, layers: int) -> Settings:
+    """Mamba-2 on bytes: one stage, head width 64 as in the paper."""
+    return {"stages": [{"dim": dim, "layers": layers, "mixer": "mamba2", "head_dim": 64}], "splitter": ""}
+
+
 def _run(model: Settings, seq_len: int, **train: Any) -> Settings:
     """A run as the paper trains: clip 0.2, weight decay 0.1 and a floor of 0.01 unless told otherwise."""
     common = {"clip": 0.2, "weight_decay": 0.1, "lr_floor": 0.01}
@@ -81,6 +86,9 @@ def _small() -> dict[str, Preset]:
         "demo": Preset("what `make demo` trains in four minutes on two cores", _run(demo, 2048, steps=1200, **small)),
         "aunet2-2m": Preset("AU-Net 2 of 2M parameters, for a CPU", _run(two, 2048, compute=3e13, **small)),
         "aunet3-2m": Preset("AU-Net 3 of 2M parameters, for a CPU", _run(three, 2048, compute=3e13, **small)),
+        "mamba-bytes-200k": Preset(
+            "Mamba-2 on bytes of 0.2M parameters, for a CPU", _run(_mamba(96, 2), 2048, compute=1e13, **small)
+        ),
         "aunet2-23m": Preset(
             "AU-Net 2 of 23M parameters, the model of benchmarks/",
             _run(bench, 2048, steps=20_000, batch_bytes=8192, lr=1e-3),
@@ -121,6 +129,10 @@ def _billions() -> dict[str, Preset]:
         "transformer-bytes-1b": Preset(
             "byte Transformer 1B, 60B Llama 3 tokens of text; lr, batch unpublished",
             _gpu_run(_model((2048,), (25,)), **over_bytes),
+        ),
+        "mamba-bytes-1b": Preset(
+            "Mamba-2 on bytes 1B, 60B Llama 3 tokens of text; lr, batch unpublished",
+            _gpu_run(_mamba(2048, 50), **over_bytes),
         ),
         "transformer-bpe-1b": Preset(
             "Transformer 1B over tokens, 6.6e20 FLOPs",

@@ -190,7 +190,7 @@ def test_the_prompt_cache_keeps_within_its_bound() -> None:
         sizes.append(engine.prompts.size)
     assert max(sizes) <= 400_000
     assert len(engine.prompts) >= 2
-    pages = {id(page): page.nbytes for read in engine.prompts._read.values() for page in read.context.pages()}
+    pages = {id(page): page.nbytes for read in engine.prompts._read.values() for page in read.context.kept()}
     assert engine.prompts.size == sum(pages.values())
 
 
@@ -296,9 +296,9 @@ def test_forks_share_pages_and_do_not_write_to_each_others() -> None:
     session.extend(state, [[BOS, *b"a b c d " * 50]])
     (original,), (fork, other) = state.contexts, state.copy([0, 0]).contexts
     # As bits: what was never written may be anything, also no number.
-    kept = [page.data.view(torch.int32).clone() for page in original.pages()]
+    kept = [page.data.view(torch.int32).clone() for page in original.kept()]
     session.extend(State([fork, other]), [list(b"e f "), list(b"x y ")])
-    for page, before in zip(original.pages(), kept, strict=True):
+    for page, before in zip(original.kept(), kept, strict=True):
         assert torch.equal(page.data.view(torch.int32), before)
     mine, theirs = original.memories[2].pages, fork.memories[2].pages  # of the trunk, which has no window
     assert len(mine) > 1

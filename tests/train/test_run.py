@@ -6,14 +6,13 @@ import os
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from aunet.compiler import CPP_COMPILERS
-from tests.runs import aunet, losses, metrics, start, write_config
+from tests.runs import aunet, losses, metrics, start, wait_for_step, write_config
 
 
 @pytest.fixture(scope="module")
@@ -22,21 +21,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = aunet("train", write_config(directory))
     assert result.returncode == 0, result.stderr
     return directory / "out"
-
-
-def wait_for_step(out: Path, step: int) -> None:
-    """Until metrics show this step."""
-    while True:
-        path = out / "metrics.jsonl"
-        if path.exists() and any(line.get("step", 0) >= step for line in _lines(path)):
-            return
-        time.sleep(0.01)
-
-
-def _lines(path: Path) -> list[dict[str, int]]:
-    from aunet.train.metrics import read
-
-    return read(path)
 
 
 def test_a_complete_run_leaves_model_metrics_and_checkpoints(uninterrupted: Path) -> None:

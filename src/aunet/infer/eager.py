@@ -22,6 +22,7 @@ from aunet.model.attention import attention
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Block, Rotation
 from aunet.model.layout import Pooling
+from aunet.model.mamba import MambaBlock, MambaState
 from aunet.model.upsampling import Stepper
 
 Indices = npt.NDArray[np.int64]
@@ -109,11 +110,13 @@ class EagerKernels:
     ) -> Tensor:
         """Stage s and everything below it; appends their outputs, the deepest first."""
         memories = [context.memories[s] for context in contexts]
-        for memory, n in zip(memories, new, strict=True):
-            memory.reserve(n, lambda: self._page(s))
+        config = self.model.config.stages[s]
+        if config.mixer == "attention":
+            for memory, n in zip(memories, new, strict=True):
+                memory.reserve(n, lambda: self._page(s))
         found = rows[s]
         x_TD = self.model.enter(s, x_TD, None if found is None else torch.from_numpy(found).to(self.device))
-        reading = Reading(memories, new, self.model.config.stages[s].window)
+        reading = Reading(memories, new, config.window)
         rotate_by = self._rotation(s, reading)
         if s == self.model.config.depth:
             x_TD = _through(self.model.trunk.blocks, 0, x_TD, rotate_by, reading)
@@ -307,10 +310,25 @@ def _keep(layer: int, memory: Memory, k_mGK: Tensor, v_mGK: Tensor) -> None:
 
 def _through(blocks: nn.ModuleList, first: int, x_TD: Tensor, rotate_by: Rotation, reading: Reading) -> Tensor:
     """Some blocks of a stage, which are its layers from `first` on."""
-    for layer, block in enumerate(cast(Iterable[Block], blocks), first):
+    for layer, block in enumerate(cast(Iterable[Block | MambaBlock], blocks), first):
+        if isinstance(block, MambaBlock):
+            x_TD = _recur(layer, block, x_TD, reading)
+            continue
         attend = lambda q, k, v, layer=layer: _attend(layer, q, k, v, reading)  # noqa: E731
         x_TD = block.extend(x_TD, rotate_by, attend)
     return x_TD
+
+
+def _recur(layer: int, block: MambaBlock, x_TD: Tensor, reading: Reading) -> Tensor:
+    """New positions through a Mamba-2 block; sequences with as many of them go together, without any padding."""
+    parts = list(x_TD.split(list(reading.new)))
+    for size in set(reading.new):
+        members = [i for i, n in enumerate(reading.new) if n == size]
+        before = MambaState.joined([reading.memories[i].states.get(layer) or block.start() for i in members])
+        y_BmD, after = block.extend(torch.stack([parts[i] for i in members]), before)
+        for i, y_mD, state in zip(members, y_BmD, after.split(), strict=True):
+            parts[i], reading.memories[i].states[layer] = y_mD, state
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _segments(kept_U: npt.NDArray[np.intp], new: Sequence[int], offsets: Sequence[int]) -> tuple[Indices, Indices]:

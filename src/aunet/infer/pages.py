@@ -1,4 +1,4 @@
-"""Keys and values of the positions that were read, in pages of consecutive positions.
+"""What a stage remembers: keys and values of the positions that were read, in pages, or states of a recurrence.
 
 Shapes: L blocks of a stage, G key/value heads, S slots of a page, K head width.
 
@@ -8,7 +8,7 @@ Shapes: L blocks of a stage, G key/value heads, S slots of a page, K head width.
 A sequence holds a list of pages, so sequences of any lengths share a batch, join it and leave it without anything being
 copied. Copies of a sequence share its pages; only the last one, which still fills up, is copied by whoever writes to it
 first. In a stage with a window, pages that no later position can see are let go. Keys are turned to their positions
-before they are stored.
+before they are stored. A Mamba-2 block has one state of constant size instead, which is replaced and never written to.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+
+from aunet.model.mamba import MambaState
 
 SLOTS = 64
 """Positions of a page."""
@@ -54,6 +56,8 @@ class Memory:
     pages: list[Page] = field(default_factory=list)
     first: int = 0
     """Pages that were let go."""
+    states: dict[int, MambaState] = field(default_factory=dict)
+    """Of the stage's Mamba-2 blocks, by layer; a block that has read nothing is not there."""
     coarse_E: Tensor | None = None
     """Last output vector of the next deeper stage; None before the first, and in the trunk."""
     offset: int = 0
@@ -101,4 +105,4 @@ class Memory:
         """An independent memory of the same positions."""
         for page in self.pages[-1:]:
             page.shared = True
-        return replace(self, pages=list(self.pages))
+        return replace(self, pages=list(self.pages), states=dict(self.states))

@@ -24,16 +24,17 @@ class Read:
 class PromptCache:
     """The texts that were read last, within a bound of memory.
 
-    Contexts share the pages they have in common, and so they count once.
+    Contexts share the pages they have in common, and so they count once. States of recurrences are as large for a short
+    text as for a long one.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        """Bytes of keys and values."""
+        """Bytes of keys, values and states."""
         self.size = 0
         self._read: OrderedDict[bytes, Read] = OrderedDict()
         """By the ids, packed, which are compared at the speed of memory."""
-        self._pages: Counter[int] = Counter()
+        self._holders: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._read)
@@ -58,16 +59,16 @@ class PromptCache:
             return
         read = Read(len(ids), context.copy(), logits_V.copy())
         self._read[key] = read
-        for page in read.context.pages():
-            self.size += page.nbytes if not self._pages[id(page)] else 0
-            self._pages[id(page)] += 1
+        for part in read.context.kept():
+            self.size += part.nbytes if not self._holders[id(part)] else 0
+            self._holders[id(part)] += 1
         while self.size > self.limit:
             _, old = self._read.popitem(last=False)
-            for page in old.context.pages():
-                self._pages[id(page)] -= 1
-                if not self._pages[id(page)]:
-                    del self._pages[id(page)]
-                    self.size -= page.nbytes
+            for part in old.context.kept():
+                self._holders[id(part)] -= 1
+                if not self._holders[id(part)]:
+                    del self._holders[id(part)]
+                    self.size -= part.nbytes
 
 
 def _packed(ids: Sequence[int]) -> bytes:

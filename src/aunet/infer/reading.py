@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aunet.infer.native.build import available
-from aunet.infer.native.kernels import KINDS, NativeKernels
+from aunet.infer.native.kernels import KINDS, NativeKernels, knows
 from aunet.infer.session import Session
 from aunet.infer.weights import stored
 from aunet.model.aunet import AUNet
@@ -54,7 +54,8 @@ def _plain(network: AUNet) -> bool:
     weight = network.head_weight
     kinds = {type(module) for module in AUNet.on_meta(network.config).modules()}
     return (
-        weight.device.type == "cpu"
+        knows(network.config)
+        and weight.device.type == "cpu"
         and weight.dtype in KINDS
         and all(type(module) in kinds for module in network.modules())
     )

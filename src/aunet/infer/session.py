@@ -43,6 +43,7 @@ class Session:
         self.model, self.splitter, self.vocabulary = model, splitter, vocabulary
         self.device = model.head_weight.device
         self.kernels: Kernels = kernels or EagerKernels(model)
+        self._recurrent = any(stage.mixer == "mamba2" for stage in model.config.stages)
 
     def context(self) -> Context:
         """A sequence that has read nothing, not even BOS."""
@@ -106,16 +107,20 @@ class Session:
 
     def try_out(
         self, contexts: Sequence[Context], ids: Sequence[Sequence[int]], levels: Sequence[Sequence[int]]
-    ) -> tuple[list[Tensor], list["Rewind"]]:
+    ) -> tuple[list[Tensor], Sequence["Rewind | Reread"]]:
         """Read at least one id of each context; some of the last may be taken back: their logits, and how to do so.
 
         The levels are given, and the splitters have not moved yet: `Rewind` moves them.
         """
+        copies = [context.copy() for context in contexts] if self._recurrent else []
         before = [[(m.seen, m.coarse_E, m.offset) for m in context.memories] for context in contexts]
         trails = [context.trail.copy() for context in contexts]
         new = [len(x) for x in ids]
         with torch.inference_mode():
             logits_TV, outputs = self.kernels.read(contexts, [*chain(*ids)], [*chain(*levels)], new)
+        if copies:
+            them = zip(contexts, copies, ids, levels, strict=True)
+            return list(logits_TV.split(new)), [Reread(self.kernels, *one) for one in them]
         rewinds, firsts = [], [0] * len(outputs)
         for context, x, of, was, trail in zip(contexts, ids, levels, before, trails, strict=True):
             counts = [sum(level >= s for level in of) for s in range(len(outputs))]
@@ -162,6 +167,27 @@ class Rewind:
                 continue
             memory.coarse_E = self.outputs[s + 1][len(units) - 1].clone() if units else coarse_E
             memory.offset = len(level) - units[-1] if units else offset + len(level)
+
+
+@dataclass(frozen=True)
+class Reread:
+    """The same where a recurrence has read them: its state holds all ids at once, so those that stay are read again."""
+
+    kernels: Kernels
+    context: Context
+    before: Context
+    """A copy that has not read them."""
+    ids: Sequence[int]
+    levels: Sequence[int]
+
+    @torch.inference_mode()
+    def keep(self, count: int) -> None:
+        """Leave the context as if only the first `count` ids, at least one, had been read."""
+        for i in self.ids[:count]:
+            self.context.stream.push(i)
+        if count < len(self.ids):
+            self.context.memories, self.context.trail = self.before.memories, self.before.trail
+            self.kernels.read([self.context], self.ids[:count], self.levels[:count], [count])
 
 
 def document_levels(ids_n: npt.NDArray[np.integer], splitter: Splitter) -> npt.NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aunet.infer.pages import Memory, Page
 from aunet.infer.trail import Trail
+from aunet.model.mamba import MambaState
 from aunet.splitting import Stream
 
 
@@ -24,9 +25,11 @@ class Context:
         """Ids read, BOS included."""
         return self.memories[0].seen
 
-    def pages(self) -> Iterator[Page]:
-        """All pages of all stages."""
-        return (page for memory in self.memories for page in memory.pages)
+    def kept(self) -> Iterator[Page | MambaState]:
+        """All that takes memory and may be shared with copies: pages, and states of recurrences."""
+        for memory in self.memories:
+            yield from memory.pages
+            yield from memory.states.values()
 
     def copy(self) -> "Context":
         """An independent continuation of the same ids; what was read is shared."""

@@ -28,11 +28,15 @@ class StageAccount:
     dim: int
     layers: int
     """Blocks; a stage that is not the deepest has them on the way down and again on the way up."""
+    mixer: str
+    """attention or mamba2."""
     heads: int
     kv_heads: int
     head_dim: int
     ffn_dim: int
     window: int | None
+    state_dim: int
+    """Of Mamba-2, which has no key/value heads, feed-forward and window; 0 for attention."""
     contraction: float
     """Bytes per unit that the configuration expects."""
     measured_contraction: float | None
@@ -99,11 +103,13 @@ def describe(config: AUNetConfig, seq_len: int = 8192) -> Accounting:
                 stage=s + 1,
                 dim=stage.dim,
                 layers=stage.layers,
+                mixer=stage.mixer,
                 heads=stage.heads,
                 kv_heads=stage.kv_heads,
                 head_dim=stage.head_dim,
                 ffn_dim=stage.ffn_dim,
                 window=stage.window,
+                state_dim=stage.state_dim,
                 contraction=stage.contraction,
                 measured_contraction=None,
                 parameters=sum(part.parameters for part in own),

@@ -16,8 +16,14 @@ from aunet.config import AUNetConfig, StageConfig
 from aunet.model.layers import Block, Rotation, rotation
 from aunet.model.layout import StageLayout, build_layout
 from aunet.model.lookup import Lookup, build_lookup, lookup_rows
+from aunet.model.mamba import MambaBlock, initial_values
 from aunet.model.pooling import SelectPool
 from aunet.model.upsampling import build_upsampling
+
+BLOCKS: dict[str, type[Block] | type[MambaBlock]] = {"attention": Block, "mamba2": MambaBlock}
+"""What a stage is made of, by its mixer."""
+BRANCHES = {"attention": 2, "mamba2": 1}
+"""Residual branches of a block."""
 
 
 class Stage(nn.Module):
@@ -45,11 +51,11 @@ class Trunk(nn.Module):
 
 
 def _blocks(config: StageConfig, norm_eps: float) -> nn.ModuleList:
-    return nn.ModuleList(Block(config, norm_eps) for _ in range(config.layers))
+    return nn.ModuleList(BLOCKS[config.mixer](config, norm_eps) for _ in range(config.layers))
 
 
 class AUNet(nn.Module):
-    """Any number of stages; one stage is the plain byte Transformer."""
+    """Any number of stages; one stage is the plain byte Transformer, or Mamba-2 on bytes."""
 
     def __init__(self, config: AUNetConfig) -> None:
         super().__init__()
@@ -108,7 +114,7 @@ class AUNet(nn.Module):
         return x_TD if lookup is None or rows_TN is None else x_TD + lookup(rows_TN)
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks of all stages."""
+        """All Transformer blocks of all stages."""
         return (module for module in self.modules() if isinstance(module, Block))
 
     def rotation(self, s: int, position_T: Tensor) -> Rotation:
@@ -143,23 +149,28 @@ class AUNet(nn.Module):
         """All initialisation, in one place; the same on every device and after construction on `meta`.
 
         Matrices: truncated normal (3 sigma) with sigma 1 / sqrt(inputs), so that they keep the scale of a normalised
-        input; the last matrix of each residual branch is divided by sqrt(2 layers on the way through), so that depth
-        does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width). Norms: 1. The maps of
-        single offsets start at 0: upsampling begins as a repetition and learns to differ by offset.
-        Look-ups start at 0: what was never read in training adds nothing.
+        input; the last matrix of each residual branch is divided by the root of the number of branches on the way
+        through, so that depth does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width).
+        Norms: 1. The maps of single offsets start at 0: upsampling begins as a repetition and learns to differ by
+        offset. Look-ups start at 0: what was never read in training adds nothing. What only Mamba-2 has starts as
+        `initial_values` says.
         """
         generator = torch.Generator().manual_seed(seed)
-        branches = 2 * sum(
-            stage.layers * (1 if s == self.config.depth else 2) for s, stage in enumerate(self.config.stages)
+        branches = sum(
+            BRANCHES[stage.mixer] * stage.layers * (1 if s == self.config.depth else 2)
+            for s, stage in enumerate(self.config.stages)
         )
         for name, parameter in self.named_parameters():
-            if name.endswith("norm.weight"):
+            own = initial_values(name, parameter.shape, generator)
+            if own is not None:
+                parameter.copy_(own)
+            elif name.endswith("norm.weight"):
                 parameter.fill_(1.0)
             elif name.endswith(("per_offset", "lookup.weight")):
                 parameter.zero_()
             else:
                 sigma = parameter.shape[1] ** -0.5
-                if name.endswith(("attention.out.weight", "ffn.down.weight")):
+                if name.endswith(("attention.out.weight", "ffn.down.weight", "mixer.out_proj.weight")):
                     sigma /= math.sqrt(branches)
                 values = torch.empty(parameter.shape)
                 nn.init.trunc_normal_(values, std=sigma, a=-3 * sigma, b=3 * sigma, generator=generator)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import aunet
-from aunet.config import AUNetConfig, validate
+from aunet.config import AUNetConfig, StageConfig, validate
 from aunet.errors import AUNetError, ConfigError
 from aunet.files import replacing, write_json
 from aunet.model.aunet import AUNet
@@ -103,10 +103,7 @@ def validate_saved(values: Any, version: str, origin: str) -> AUNetConfig:
 
 def model_card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
     """The text of a model card: the architecture, the facts about its training, and how to use the model."""
-    stages = "\n".join(
-        f"| {s} | {stage.dim} | {stage.layers} | {stage.head_dim} | {stage.ffn_dim} | {stage.window or 'all'} |"
-        for s, stage in enumerate(config.stages, 1)
-    )
+    stages = "\n".join(_stage_row(s, stage) for s, stage in enumerate(config.stages, 1))
     known = "\n".join(f"- {name}: {value}" for name, value in facts.items()) or "- not recorded"
     if config.unit == "token":
         title = "# A Transformer over tokens"
@@ -142,3 +139,8 @@ tags: [aunet, {config.unit}-level, text-generation]
 ## Use
     aunet generate DIRECTORY --prompt "Once"
 {hub}"""
+
+
+def _stage_row(number: int, stage: StageConfig) -> str:
+    last = f"{stage.ffn_dim} | {stage.window or 'all'}" if stage.mixer == "attention" else "none: Mamba-2 | none"
+    return f"| {number} | {stage.dim} | {stage.layers} | {stage.head_dim} | {last} |"

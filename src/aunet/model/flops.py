@@ -10,6 +10,9 @@ position, 12 d for every query and key that it sees, no padding, no masked pairs
 measured speed is divided by. The paper's 6 d S is the causal half of a square; a window that slides is seen whole, so
 windowed stages need up to twice that.
 
+The recurrence of Mamba-2 counts alike in both: 6 for every multiply-add that renews its state or reads it out, whatever
+a chunked evaluation computes beside that; its convolution counts as a matrix.
+
 A matrix is paid for once per unit of the stage on which it runs. The parts of a model, their stages and modules stand
 in one table, `parts`.
 """
@@ -25,6 +28,7 @@ from torch import Tensor, nn
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Attention
+from aunet.model.mamba import MambaBlock
 from aunet.model.upsampling import MultiLinear, Repeat, Simple
 
 LLAMA_BYTES_PER_TOKEN_SQUARED = 20.79
@@ -69,15 +73,15 @@ def _lookup(model: AUNet, stage: int) -> list[Part]:
 
 @dataclass(frozen=True)
 class Cost:
-    """One matrix product or one attention layer of a part."""
+    """One matrix product, one attention layer or one recurrence of a part."""
 
     part: Part
     stage: int
     """The stage whose units pay for it."""
     weights: int = 0
-    """Weights of the matrix; 0 for attention."""
+    """Weights of the matrix, or multiply-adds of the recurrence for one position; 0 for attention."""
     width: int = 0
-    """Width of the attention layer; 0 for a matrix."""
+    """Width of the attention layer; 0 for anything else."""
     window: int | None = None
 
 
@@ -102,8 +106,10 @@ def costs(model: AUNet, useful: bool) -> list[Cost]:
         elif part.name == "upsample":
             stage = UPSAMPLING_STAGE[type(part.modules[0])][useful](stage)
         for module in (inner for outer in part.modules for inner in outer.modules()):
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | nn.Conv1d):
                 found.append(Cost(part, stage, weights=module.weight.numel()))
+            elif isinstance(module, MambaBlock):
+                found.append(Cost(part, stage, weights=module.recurrence))
             elif isinstance(module, Attention):
                 found.append(Cost(part, stage, width=module.out.in_features, window=module.window))
     return found

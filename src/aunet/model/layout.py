@@ -8,9 +8,12 @@ levels, without a synchronisation. A document's first position is kept at every 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from aunet.model.rectangles import Rectangles
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class StageLayout:
     """A host bound on the length of a document, for kernels that want one."""
     pooling: Pooling | None
     """None in the trunk."""
+
+    @cached_property
+    def rectangles(self) -> Rectangles:
+        """The documents padded on the right, for blocks that cannot read them packed; worked out once."""
+        return Rectangles.of(self.starts_N, self.position_T.shape[0], self.longest)
 
 
 def build_layout(

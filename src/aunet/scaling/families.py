@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from aunet.bytes import VOCAB_SIZE
 from aunet.config import AUNetConfig, StageConfig
 from aunet.errors import ConfigError
 from aunet.model.flops import useful_flops_per_byte
@@ -83,8 +84,10 @@ class Text:
     """Bytes per unit of the stages that split at words."""
     bytes_per_token: float = 1.0
     """Of the tokenizer of a family over tokens."""
-    vocab_size: int = 0
-    """Ids of that tokenizer with both marks; 0: bytes."""
+    tokenizer: str = ""
+    """Its file."""
+    vocab_size: int = VOCAB_SIZE
+    """Its ids with both marks."""
 
     @property
     def row_ids(self) -> int:
@@ -97,7 +100,8 @@ def shape(kind: Family, flops_per_byte: float, text: Text) -> AUNetConfig:
 
     ConfigError where not even the smallest shape is that small.
     """
-    dims, layers, flops = min(_candidates(kind, text, flops_per_byte), key=lambda one: _distance(*one, flops_per_byte))
+    found = _candidates(kind, text, flops_per_byte)
+    dims, layers, flops = min(found, key=lambda one: _distance(one[0], one[1], one[2], flops_per_byte))
     if flops > 1.5 * flops_per_byte:
         raise ConfigError(
             f"--compute: the smallest {kind.name} takes {flops:.2g} FLOPs per byte, the budget allows "
@@ -135,8 +139,8 @@ def build(kind: Family, dims: Sequence[int], layers: Sequence[int], text: Text) 
         stages.append(
             StageConfig(dim=dim, layers=count, head_dim=_head_dim(dim, s), window=window, contraction=contraction)
         )
-    vocabulary = {"vocab_size": text.vocab_size} if kind.tokens else {}
-    return AUNetConfig(stages=tuple(stages), splitter="+".join(kind.rules), **vocabulary)
+    size = text.vocab_size if kind.tokens else VOCAB_SIZE
+    return AUNetConfig(stages=tuple(stages), splitter="+".join(kind.rules), vocab_size=size, tokenizer=text.tokenizer)
 
 
 def byte_window(seq_len: int) -> int:
@@ -146,7 +150,7 @@ def byte_window(seq_len: int) -> int:
 
 def _candidates(kind: Family, text: Text, flops_per_byte: float) -> Iterator[tuple[list[int], list[int], float]]:
     """Widths, layers and useful FLOPs per byte."""
-    # A layer of width d takes at least 72 d^2 FLOPs per unit, so no wider trunk can fit; much narrower ones are too deep.
+    # A layer of width d takes at least 72 d^2 FLOPs per unit: no wider trunk can fit; much narrower ones are too deep.
     units = _contraction(kind, kind.stages - 1, text) * text.bytes_per_token
     widest = math.sqrt(1.5 * flops_per_byte * units / 72) / WIDTHS[max(0, kind.stages - 2)]
     fewest = 1 if kind.rules else 2

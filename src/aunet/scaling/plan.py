@@ -1,9 +1,9 @@
 """Plan a run for a budget: shape, length, batch and learning rate (paper, section 3 and Table 9).
 
 A budget of C FLOPs at a data-to-model ratio gamma is split as the paper does: N bytes are read by a model of F FLOPs
-per byte, C = F N and N = gamma k^2 F, with gamma in Llama 3 tokens of k bytes. F counts useful FLOPs, the head included,
-so that systems of one budget differ in nothing that can be counted. At the paper's own budgets the shapes are those of
-its tables, whose FLOPs it counted in its own way.
+per byte, C = F N and N = gamma k^2 F, with gamma in Llama 3 tokens of k bytes. F counts useful FLOPs, the head
+included, so that systems of one budget differ in nothing that can be counted. At the paper's own budgets the shapes are
+those of its tables, whose FLOPs it counted in its own way.
 """
 
 import math

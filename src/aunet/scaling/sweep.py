@@ -274,14 +274,15 @@ def _serialise(engine: Any) -> None:
     """Let every transaction of SQLite lock the file from its beginning, so that two workers can't take one trial."""
     from sqlalchemy import event
 
-    @event.listens_for(engine, "connect")
     def connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver begins no transaction by itself
         connection.execute("PRAGMA busy_timeout = 60000")
 
-    @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", begin)
 
 
 @contextmanager

@@ -56,7 +56,10 @@ def keep_freed_memory() -> None:
 
 
 def compile_blocks(model: AUNet, device: torch.device) -> None:
-    """Compile each block by itself: blocks of one width share their code, and ragged lengths never compile again."""
+    """Compile each block by itself: blocks of one width share their code, and ragged lengths never compile again.
+
+    Mamba-2 blocks run as they are: they look at the lengths of the documents.
+    """
     require_compiler(device, "train.compile")
     for block in model.blocks():
         block.compile(dynamic=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aunet.config import StageConfig
+from aunet.config import AUNetConfig, StageConfig
 from aunet.infer.native.build import library
 from aunet.infer.pages import SLOTS, Page
 from aunet.infer.state import Context
@@ -86,6 +86,11 @@ class _Model(ctypes.Structure):
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 PANEL = 16
 """Outputs that are stored together."""
+
+
+def knows(config: AUNetConfig) -> bool:
+    """Whether the library has what such a model computes: it has no recurrence."""
+    return all(stage.mixer == "attention" for stage in config.stages)
 
 
 @dataclass(frozen=True)

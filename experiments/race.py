@@ -1,0 +1,205 @@
+"""The race: every system of the paper at equal useful FLOPs on the same text, each with its own tuned settings.
+
+    python experiments/race.py tune 1e13 TRAIN... --valid NAME=FILE... [--systems aunet-2 bpe-4k ...] [--points 6]
+    python experiments/race.py run 1e13 TRAIN... --valid NAME=FILE... [--systems ...] [--seeds 0 1]
+
+`tune` searches learning rate and batch size of each system at a budget (Sobol points, as `aunet scale sweep` does);
+`run` trains it with the best of them. Both leave one record per run under `experiments/records/race`, go on where they
+were interrupted, and may run several times side by side with different systems. Budgets are useful FLOPs, gamma is 4 in
+Llama 3 tokens.
+"""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from aunet.config import AUNetConfig, LookupConfig, RunConfig, SourceConfig, validate
+from aunet.data.problems import Problems
+from aunet.data.sources import balanced
+from aunet.scaling.child import run_in_child
+from aunet.scaling.families import FAMILIES, Text
+from aunet.scaling.plan import ScalePlan, make_scale_plan, row_length
+from aunet.scaling.records import Record, read_record
+from aunet.scaling.run import Job
+from aunet.scaling.sweep import Sweep, run_sweep
+from aunet.tokenizer import train_file
+from aunet.train.runtime import stop_on_signals
+from aunet.vocabulary import Tokens
+
+RECORDS = Path(__file__).parent / "records" / "race"
+RUNS = Path("runs") / "race"
+GAMMA = 4.0
+LR = (5e-3, 6e-2)
+BATCH = (2048.0, 16384.0)
+"""Bytes per step, of tokens too: they are divided by the bytes that a token stands for."""
+VOCABULARIES = {"1k": 1024, "4k": 4096, "16k": 16384}
+BYTE_GRAMS, UNIT_GRAMS, TOKEN_GRAMS = (2, 3, 4, 6), (1,), (2, 3)
+BYTE_BUCKETS, UNIT_BUCKETS, TOKEN_BUCKETS = 32_768, 65_536, 65_536
+
+
+@dataclass(frozen=True)
+class System:
+    """A contestant."""
+
+    name: str
+    family: str
+    vocabulary: int = 0
+    """Tokens, for a family over tokens."""
+    lookups: bool = False
+    """With hashed n-grams at every stage, which go beyond the paper's recipe."""
+
+
+def _systems() -> dict[str, System]:
+    found = [System(name, name) for name, family in FAMILIES.items() if not family.tokens]
+    found += [System(f"bpe-{name}", "bpe", size) for name, size in VOCABULARIES.items()]
+    return {s.name: s for one in found for s in (one, replace(one, name=f"{one.name}-hash", lookups=True))}
+
+
+SYSTEMS = _systems()
+
+
+def main() -> None:
+    """Tune or run each system that was asked for, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("tune", "run"))
+    parser.add_argument("compute", type=float, help="useful FLOPs of a run")
+    parser.add_argument("train", nargs="+", help="files or globs of the training text")
+    parser.add_argument("--valid", nargs="+", required=True, metavar="NAME=FILE")
+    parser.add_argument("--systems", nargs="+", default=["aunet-2"], choices=SYSTEMS, metavar="SYSTEM")
+    parser.add_argument("--points", type=int, default=6)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    console = Console()
+    valid = {name: SourceConfig(path=path) for name, _, path in (one.partition("=") for one in arguments.valid)}
+    for name in arguments.systems:
+        system = SYSTEMS[name]
+        plan = plan_of(system, arguments.compute, arguments.train, console)
+        config = config_of(system, plan, arguments.train, arguments.threads)
+        if arguments.what == "tune":
+            tune(system, plan, config, valid, arguments.points, console)
+        for seed in arguments.seeds if arguments.what == "run" else ():
+            run(system, plan, config, valid, seed)
+
+
+def plan_of(system: System, compute: float, train: list[str], console: Console) -> ScalePlan:
+    """Shape and length; a tokenizer is trained where it is missing."""
+    text = Text(row_length(compute))
+    if system.vocabulary:
+        path = RUNS / f"bpe-{system.vocabulary}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            console.print(train_file(train, system.vocabulary, path, "text", 3e7, console).line())
+        text = replace(
+            text, tokenizer=str(path), vocab_size=Tokens.load(path).size, bytes_per_token=_length(path, train)
+        )
+    return make_scale_plan(system.family, compute, GAMMA, text)
+
+
+def _length(path: Path, train: list[str]) -> float:
+    """Bytes per token on the first documents of the training text."""
+    tokens, ids, size = Tokens.load(path), 0, 0
+    for data in balanced([SourceConfig(path=one) for one in train], 4e6, Problems()):
+        ids, size = ids + len(tokens.encode(data)), size + len(data)
+    return size / ids
+
+
+def config_of(system: System, plan: ScalePlan, train: list[str], threads: int) -> RunConfig:
+    """A run of the plan; learning rate and batch are those of the laws until they are tuned."""
+    settings = plan.settings()
+    settings["model"] = with_lookups(plan.model) if system.lookups else plan.model
+    settings["data"] |= {"sources": [{"path": path} for path in train], "workers": 1}
+    del settings["train"]["steps"]
+    settings["train"] |= {
+        "bytes": plan.bytes / plan.bytes_per_token,  # of a model over tokens, its tokens
+        "clip": 1.0,
+        "threads": threads,
+        "device": "cpu",
+        "log_every": 10,
+        "checkpoint_every": 300,
+        "keep": 1,
+        "out": str(RUNS),
+    }
+    return validate(RunConfig, settings, system.name)
+
+
+def with_lookups(model: AUNetConfig) -> AUNetConfig:
+    """The same model with tables of hashed n-grams at every stage."""
+    first = (TOKEN_GRAMS, TOKEN_BUCKETS) if model.tokenizer else (BYTE_GRAMS, BYTE_BUCKETS)
+    tables = [first, *[(UNIT_GRAMS, UNIT_BUCKETS)] * model.depth]
+    stages = [
+        stage.model_copy(update={"lookup": LookupConfig(ngrams=ngrams, buckets=buckets)})
+        for stage, (ngrams, buckets) in zip(model.stages, tables, strict=True)
+    ]
+    return model.model_copy(update={"stages": tuple(stages)})
+
+
+def tune(
+    system: System,
+    plan: ScalePlan,
+    config: RunConfig,
+    valid: dict[str, SourceConfig],
+    points: int,
+    console: Console,
+) -> None:
+    """Search learning rate and batch size; every point is a record."""
+    low, high = (size / plan.bytes_per_token for size in BATCH)
+    sweep = Sweep(
+        config=config,
+        family=system.name,
+        study=f"{system.name}-tune-{budget(plan.compute)}",
+        lr=LR,
+        batch=(low, high),
+        points=points,
+        valid=valid,
+        records=RECORDS,
+        remove_checkpoints=True,
+    )
+    if code := run_sweep(sweep, console):
+        raise SystemExit(code)
+
+
+def run(system: System, plan: ScalePlan, config: RunConfig, valid: dict[str, SourceConfig], seed: int) -> None:
+    """Train with the best settings found at this budget, or at the largest one below it."""
+    best, name = tuned(system, plan.compute), f"{system.name}-{budget(plan.compute)}-seed{seed}"
+    train = config.train.model_copy(
+        update={
+            "lr": best.lr,
+            "batch_bytes": best.batch,
+            "seed": seed,
+            "out": str(RUNS / name),
+        }
+    )
+    data = config.data.model_copy(update={"seed": seed})
+    job = Job(
+        family=system.name,
+        config=validate(RunConfig, config.model_copy(update={"train": train, "data": data}).model_dump(), system.name),
+        valid=valid,
+        record=RECORDS / f"{name}.json",
+        remove_checkpoints=True,
+    )
+    with stop_on_signals() as stop:
+        if code := run_in_child(job, stop, lambda: None):
+            raise SystemExit(code)
+
+
+def tuned(system: System, compute: float) -> Record:
+    """The best complete record of the search at the largest budget up to this one."""
+    found = [read_record(path) for path in sorted(RECORDS.glob(f"{system.name}-tune-*.json"))]
+    fitting = [record for record in found if record.complete and record.planned_flops < 1.2 * compute]
+    if not fitting:
+        raise SystemExit(f"{system.name}: nothing is tuned at {budget(compute)} FLOPs or below; tune it first")
+    largest = max(record.planned_flops for record in fitting)
+    near = [record for record in fitting if record.planned_flops > 0.8 * largest]
+    return min(near, key=lambda record: next(iter(record.bits_per_byte.values())))
+
+
+def budget(compute: float) -> str:
+    """As names of files have it: 1e13."""
+    return f"{compute:.0e}".replace("e+", "e")
+
+
+if __name__ == "__main__":
+    main()

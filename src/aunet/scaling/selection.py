@@ -1,0 +1,139 @@
+"""Which runs stand for a family: budgets, repetitions, the best.
+
+A budget is a set of runs whose useful FLOPs lie close together, whatever their family. In a budget, the runs of a
+family that differ only in their seed are repetitions of one setting. The setting that stands for the family is the one
+with the lowest mean among those with the most repetitions: what was repeated was chosen before.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from aunet.errors import AUNetError
+from aunet.scaling import laws
+from aunet.scaling.intervals import mean_documents
+from aunet.scaling.records import DocumentScore, Record, setting
+
+WITHIN = 1.01
+"""Settings that count for the laws of learning rate and batch size: within 1% of the best loss (paper, section 3)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Complete runs of one family at one budget that differ only in their seed."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def first(self) -> Record:
+        """The run with the lowest seed, for what repetitions share."""
+        return self.records[0]
+
+    def loss(self, valid: str) -> float:
+        """Mean bits per byte."""
+        return sum(record.bits_per_byte[valid] for record in self.records) / len(self.records)
+
+    def documents(self, valid: str) -> tuple[DocumentScore, ...]:
+        """Mean bits of every document."""
+        return mean_documents([record.documents[valid] for record in self.records])
+
+    def mean(self, name: str) -> float:
+        """Mean of a number of the records."""
+        return sum(getattr(record, name) for record in self.records) / len(self.records)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A family at a budget."""
+
+    family: str
+    compute: float
+    """Useful FLOPs of the budget: the geometric mean over all its runs."""
+    settings: tuple[Setting, ...]
+    unfinished: tuple[Record, ...]
+    """Runs that failed or were pruned, by the FLOPs that were planned."""
+
+    def scored(self, valid: str) -> tuple[Setting, ...]:
+        """Settings that were scored on a set."""
+        return tuple(s for s in self.settings if all(valid in record.bits_per_byte for record in s.records))
+
+    def best(self, valid: str) -> Setting | None:
+        """The setting that stands for the family; None if none was scored on the set."""
+        found = self.scored(valid)
+        most = max((len(s.records) for s in found), default=0)
+        return min((s for s in found if len(s.records) == most), key=lambda s: s.loss(valid), default=None)
+
+    def close(self, valid: str) -> tuple[Setting, ...]:
+        """Settings within 1% of the lowest loss."""
+        found = self.scored(valid)
+        lowest = min((s.loss(valid) for s in found), default=math.inf)
+        return tuple(s for s in found if s.loss(valid) <= WITHIN * lowest)
+
+    @property
+    def tuned(self) -> int:
+        """Points of learning rate and batch size that were tried, failed ones included."""
+        records = [*(s.first for s in self.settings), *self.unfinished]
+        return len({(record.lr, record.batch) for record in records})
+
+
+def cells(records: Sequence[Record]) -> list[Cell]:
+    """Every family at every budget, by budget and family. Runs that ended early join the budget that was planned."""
+    complete = [record for record in records if record.complete]
+    if not complete:
+        raise AUNetError("no record is of a complete run, so there is nothing to compare")
+    numbers = laws.budgets([record.compute_flops for record in complete])
+    members: dict[int, list[Record]] = {}
+    for number, record in zip(numbers, complete, strict=True):
+        members.setdefault(number, []).append(record)
+    centres = {number: _middle(record.compute_flops for record in of) for number, of in members.items()}
+    early: dict[int, list[Record]] = {}
+    for record in records:
+        if not record.complete:
+            early.setdefault(_nearest(centres, record.planned_flops), []).append(record)
+    found = []
+    for number, centre in sorted(centres.items()):
+        here = members[number]
+        ended = early.get(number, [])
+        for family in sorted({record.family for record in (*here, *ended)}):
+            own = [record for record in here if record.family == family]
+            left = tuple(record for record in ended if record.family == family)
+            found.append(Cell(family, centre, settings(own), left))
+    return found
+
+
+def settings(records: Iterable[Record]) -> tuple[Setting, ...]:
+    """Complete runs, repetitions together."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(json.dumps(setting(record.config, seeds=False), sort_keys=True), []).append(record)
+    return tuple(Setting(tuple(sorted(of, key=lambda record: (record.seed, record.name)))) for of in found.values())
+
+
+def families(records: Sequence[Record]) -> list[str]:
+    """Names of all families."""
+    return sorted({record.family for record in records})
+
+
+def valid_sets(records: Sequence[Record]) -> list[str]:
+    """All validation sets, in the order in which the records name them."""
+    return list(dict.fromkeys(name for record in records for name in record.bits_per_byte))
+
+
+def valid_set(records: Sequence[Record], name: str | None) -> str:
+    """The set that is asked for, or the first; AUNetError if no record was scored on it."""
+    known = valid_sets(records)
+    if name is None and known:
+        return known[0]
+    if name not in known:
+        raise AUNetError(f"--valid: no record was scored on {name!r}; known: {', '.join(known) or 'none'}")
+    return name
+
+
+def _middle(values: Iterable[float]) -> float:
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def _nearest(centres: dict[int, float], compute: float) -> int:
+    return min(centres, key=lambda number: abs(math.log(centres[number] / max(compute, 1.0))))
