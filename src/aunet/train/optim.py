@@ -14,7 +14,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
 
     A step reads a few of the rows of a look-up, and Adam on all of them takes long beside a small model, so only those
     that were read are moved, without decay. They have no momentum: of a row that is read now and then it would take a
-    tenth of the new gradient and the rest of gradients of long ago. `docs/training.md` has the measurements.
+    tenth of the new gradient and the rest of gradients of long ago.
 
     From here on the gradients of look-ups are sparse. `relative_lr` of a group: its part of the learning rate, which is
     set at every step from the plan.
