@@ -1,10 +1,11 @@
 """A made-up race: records of families whose losses, learning rates and batch sizes follow planted laws."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from aunet.scaling.points import sobol_point
+from aunet.scaling.points import Point, sobol_point
 from aunet.scaling.records import Record, portable
 from tests.scaling.made_records import config, record, scored
 
@@ -15,62 +16,66 @@ SHIFT = {"bpe-4k": 0.3, "aunet-2": 1.0, "transformer-bytes": 1.8}
 """What the optimal batch size is multiplied by."""
 
 
-def race(
-    budgets: tuple[float, ...] = (1e13, 3e13, 1e14, 3e14), points: int = 6, seeds: int = 2, noise: float = 0.002
-) -> list[Record]:
-    """Each family at each budget: a sweep, the best of it repeated, one run that failed, one other size."""
-    generator = np.random.default_rng(0)
-    found = []
-    for f, (family, (E, a, b)) in enumerate(FAMILIES.items()):
-        for k, compute in enumerate(budgets):
-            lr_best = LR_LAW[0] * compute ** LR_LAW[1] / 8
-            batch_best = SHIFT[family] * BATCH_LAW[0] * compute ** BATCH_LAW[1]
-            tried = [
-                sobol_point((lr_best / 5, lr_best * 5), (batch_best / 4, batch_best * 4), f + 10 * k, i)
-                for i in range(points)
-            ]
+@dataclass(frozen=True)
+class World:
+    """A family at a budget, and what its runs would come to."""
 
-            def loss(lr: float, batch: float, compute: float = compute) -> float:
-                off = 0.02 * math.log(lr / lr_best) ** 2 + 0.01 * math.log(batch / batch_best) ** 2
-                return (E + a * compute**-b) * (1 + off) * math.exp(noise * generator.standard_normal())
+    family: str
+    compute: float
+    noise: np.random.Generator
 
-            best = min(tried, key=lambda point: loss(*point))
-            runs = [(point, 0, 1.0) for point in tried] + [(best, seed, 1.0) for seed in range(1, seeds)]
-            runs += [(best, 0, 0.5), (best, 0, 2.0)]
-            for i, ((lr, batch), seed, size) in enumerate(runs):
-                bits = loss(lr, batch) * (1 + 0.01 * math.log(size) ** 2)
-                spent = compute * generator.uniform(0.98, 1.02)
-                dim = {0.5: 8, 1.0: 16, 2.0: 32}[size]
-                values = portable(config(lr=lr, batch_bytes=round(batch), seed=seed))
-                values["model"]["stages"][0]["dim"] = dim
-                parameters = round(3e5 * math.sqrt(compute / 1e13) * size * (1 + f / 4))
-                found.append(
-                    record(
-                        f"{family}-{k}-{i:03d}",
-                        bits,
-                        family=family,
-                        lr=lr,
-                        batch=max(1, round(batch)),
-                        seed=seed,
-                        compute_flops=spent,
-                        paper_flops=0.9 * spent,
-                        planned_flops=compute,
-                        parameters=parameters,
-                        bytes_read=round(spent / 6 / parameters),
-                        config=values,
-                        bits_per_byte={"novels": bits, "scripture": 1.1 * bits},
-                        documents={"novels": scored(bits), "scripture": scored(1.1 * bits, 1)},
-                    )
-                )
-        found.append(
-            record(
-                f"{family}-failed",
-                family=family,
-                status="failed",
-                reason="step 12: the loss is nan, the gradient norm nan; lower train.lr (now 0.1)",
-                lr=0.1,
-                planned_flops=budgets[0],
-                compute_flops=budgets[0] / 9,
-            )
+    @property
+    def lr(self) -> float:
+        return LR_LAW[0] * self.compute ** LR_LAW[1] / 8
+
+    @property
+    def batch(self) -> float:
+        return SHIFT[self.family] * BATCH_LAW[0] * self.compute ** BATCH_LAW[1]
+
+    def bits(self, point: Point, size: float = 1.0) -> float:
+        E, a, b = FAMILIES[self.family]
+        off = 0.02 * math.log(point.lr / self.lr) ** 2 + 0.01 * math.log(point.batch / self.batch) ** 2
+        off += 0.01 * math.log(size) ** 2
+        return (E + a * self.compute**-b) * (1 + off) * math.exp(0.002 * self.noise.standard_normal())
+
+    def run(self, name: str, point: Point, seed: int = 0, size: float = 1.0) -> Record:
+        bits, spent = self.bits(point, size), self.compute * self.noise.uniform(0.98, 1.02)
+        batch = max(1, round(point.batch))
+        values = portable(config(lr=point.lr, batch_bytes=batch, seed=seed))
+        values["model"]["stages"][0]["dim"] = round(16 * size)
+        parameters = round(3e5 * math.sqrt(self.compute / 1e13) * size)
+        return record(
+            f"{self.family}-{name}",
+            bits,
+            family=self.family,
+            lr=point.lr,
+            batch=batch,
+            seed=seed,
+            compute_flops=spent,
+            paper_flops=0.9 * spent,
+            planned_flops=self.compute,
+            parameters=parameters,
+            bytes_read=round(spent / 6 / parameters),
+            config=values,
+            bits_per_byte={"novels": bits, "scripture": 1.1 * bits},
+            documents={"novels": scored(bits), "scripture": scored(1.1 * bits, 1)},
         )
+
+
+def race(budgets: tuple[float, ...] = (1e13, 3e13, 1e14, 3e14, 1e15), points: int = 6) -> list[Record]:
+    """Each family at each budget: a sweep, its best repeated with another seed and in two more sizes; one failure."""
+    noise = np.random.default_rng(0)
+    found = []
+    for f, family in enumerate(FAMILIES):
+        for k, compute in enumerate(budgets):
+            world = World(family, compute, noise)
+            ranges = (world.lr / 5, world.lr * 5), (world.batch / 4, world.batch * 4)
+            tried = [sobol_point(*ranges, f + 10 * k, i) for i in range(points)]
+            swept = [world.run(f"{k}-{i:03d}", point) for i, point in enumerate(tried)]
+            best = tried[int(np.argmin([run.bits_per_byte["novels"] for run in swept]))]
+            sizes = [world.run(f"{k}-size-{size}", best, size=size) for size in (0.5, 2.0)]
+            found += [*swept, world.run(f"{k}-again", best, seed=1), *sizes]
+        failed = {"status": "failed", "reason": "step 12: the loss is nan; lower train.lr", "lr": 0.1}
+        spent = {"planned_flops": budgets[0], "compute_flops": budgets[0] / 9}
+        found.append(record(f"{family}-failed", family=family, **failed, **spent))
     return found

@@ -13,8 +13,13 @@ from typing import Any
 
 import pytest
 
+from aunet.config import SourceConfig
+from aunet.errors import ConfigError
+from aunet.scaling.points import Point
 from aunet.scaling.records import Record, read_records
+from aunet.scaling.sweep import Sweep
 from tests.runs import aunet, start, write_config
+from tests.scaling.made_records import config
 
 RANGES = ("--lr", "1e-3", "3e-2", "--batch", "512", "2048")
 
@@ -25,7 +30,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(place: Path, *more: str, ranges: tuple[str, ...] = RANGES, points: int = 4) -> list[str]:
+def command(place: Path, *more: str, ranges: tuple[str, ...] = RANGES, points: int = 3) -> list[str]:
     """A sweep in `place` of runs of a few seconds; an option given again wins."""
     return [
         *("scale", "sweep", str(place / "config.yaml"), "train.bytes=16000", *ranges, "--points", str(points)),
@@ -63,7 +68,7 @@ def test_two_workers_share_a_study_and_no_point_is_run_twice(place: Path) -> Non
     outputs = [worker.communicate() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     records = found(place)
-    assert sorted(records)[:4] == [f"tiny-{i:03d}" for i in range(4)]
+    assert sorted(records)[:3] == [f"tiny-{i:03d}" for i in range(3)]
     begun = re.findall(r"^point (\d+): lr", "".join(out for out, _ in outputs), re.MULTILINE)
     assert len(begun) == len(set(begun)) == len(records)
     assert len({(record.lr, record.batch) for record in records.values()}) == len(records)
@@ -145,33 +150,65 @@ def test_a_run_that_diverges_leaves_a_record_and_the_sweep_goes_on(place: Path) 
 
 
 def test_the_rule_of_the_half_ends_runs_where_it_is_asked_for(place: Path) -> None:
-    result = sweep(place, "--prune-above", "1e-9", "train.bytes=64000", points=3)
+    result = sweep(place, "--prune-above", "-9", "train.bytes=32000", points=2)
     assert result.returncode == 0, result.stderr
     records = found(place)
-    pruned = [record for record in records.values() if record.status == "pruned"]
     assert records["tiny-000"].complete
-    assert all("at half of its steps" in record.reason for record in pruned)
-    assert trials(place).count("PRUNED") == len(pruned)
+    assert records["tiny-001"].status == "pruned"
+    assert "at half of its steps" in records["tiny-001"].reason
+    assert records["tiny-001"].compute_flops < 0.95 * records["tiny-001"].planned_flops
+    assert trials(place) == ["COMPLETE", "PRUNED"]
+
+
+def search(**more: Any) -> Sweep:
+    """A sweep that can be made; keywords replace its settings."""
+    values: dict[str, Any] = {
+        "config": config(),
+        "family": "made",
+        "study": "made",
+        "lr": (1e-3, 1e-2),
+        "batch": (8192.0, 65536.0),
+        "points": 4,
+        "valid": {"valid": SourceConfig(path="valid.jsonl")},
+        "records": Path("records"),
+    }
+    return Sweep(**{**values, **more})
 
 
 @pytest.mark.parametrize(
     ("more", "line"),
     [
-        (("train.steps=10",), "train.steps: with a number of steps, larger batches would read more"),
-        (("--points", "0"), "--points: 0 is not at least 1"),
-        (("--lr", "1e-2", "1e-3"), "--lr: 0.01 to 0.001 is no range above 0"),
-        (("--study", "a/b"), "--study: 'a/b' is to be a file name"),
-        (("--valid", "valid.jsonl"), "--valid: 'valid.jsonl' is not NAME=PATH"),
-        (("--storage", "nothing://user:secret@host/db"), "--storage: nothing://user:***@host/db cannot be used"),
-        (("--stale-after", "1"), "--stale-after: 1 seconds are too few"),
+        (
+            {"config": config(bytes=None, steps=10)},
+            "train.steps: with a number of steps, larger",
+        ),
+        ({"points": 0}, "--points: 0 is not at least 1"),
+        ({"lr": (1e-2, 1e-3)}, "--lr: 0.01 to 0.001 is no range above 0"),
+        ({"batch": (0.0, 9.0)}, "--batch: 0 to 9 is no range above 0"),
+        ({"study": "a/b"}, "--study: 'a/b' is to be a file name"),
+        ({"stale_after": 1}, "--stale-after: 1 seconds are too few"),
+        ({"config": config(warmup=5000)}, "train.warmup: 5000 steps do not fit"),
     ],
 )
-def test_what_cannot_be_searched_is_one_line(place: Path, more: tuple[str, ...], line: str) -> None:
-    result = sweep(place, *more)
+def test_what_cannot_be_searched_is_one_line(more: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        search(**more)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_batches_are_whole_rows_and_hold_a_row_for_each_micro_batch() -> None:
+    jobs = [search(config=config(accumulate=3)).job(7, Point(1e-3, batch)) for batch in (100.0, 40_000.0)]
+    assert [job.config.train.batch_bytes for job in jobs] == [3 * 8192, 5 * 8192]
+    assert jobs[0].record == Path("records/made-007.json")
+    assert jobs[0].out.name == "made-007"
+
+
+def test_a_set_without_a_path_is_refused(place: Path) -> None:
+    result = sweep(place, "--valid", "valid.jsonl")
     assert result.returncode == 2
-    assert result.stderr.startswith(f"aunet: error: {line}")
+    assert result.stderr.startswith("aunet: error: --valid: 'valid.jsonl' is not NAME=PATH; write for instance ")
     assert len(result.stderr.splitlines()) == 1
-    assert "secret" not in result.stderr
 
 
 def test_a_set_that_is_not_there_is_named_before_anything_trains(place: Path) -> None:
@@ -179,14 +216,3 @@ def test_a_set_that_is_not_there_is_named_before_anything_trains(place: Path) ->
     assert result.returncode == 1
     assert "absent.jsonl: no such file or directory" in result.stderr
     assert not (place / "out" / "tiny-000" / "metrics.jsonl").exists()
-
-
-def test_another_search_under_the_name_of_a_study_is_refused(place: Path) -> None:
-    assert sweep(place, points=1).returncode == 0
-    for more, change in (
-        (("--lr", "1e-3", "1e-2"), "--lr.1 is 0.01, there it is 0.03"),
-        (("data.seed=3",), "data.seed is 3, there it is 0"),
-    ):
-        result = sweep(place, *more)
-        assert result.returncode == 2
-        assert f"--study: tiny is another search: {change}" in result.stderr

@@ -18,9 +18,8 @@ from aunet.config import AUNetConfig, StageConfig
 from aunet.errors import ConfigError
 from aunet.model.flops import useful_flops_per_byte
 from aunet.presets import AUNET2_SCALING, AUNET3_SCALING, TRANSFORMER_SCALING
+from aunet.scaling.text import Text
 
-NOVEL_CONTRACTION = (1.0, 4.57, 7.83, 12.14)
-"""Bytes per unit of `word1`, `word2`, `word4` on English novels; a text of another kind has its own."""
 WIDTH_PER_LAYER = {"attention": 90, "mamba2": 41}
 LAYER_FLOPS = {"attention": 72, "mamba2": 36}
 """Useful FLOPs that a layer of width d takes per unit at least, over d^2."""
@@ -75,27 +74,6 @@ def family(name: str) -> Family:
     if name not in FAMILIES:
         raise ConfigError(f"--family: no family {name!r}; known: {', '.join(FAMILIES)}")
     return FAMILIES[name]
-
-
-@dataclass(frozen=True)
-class Text:
-    """What the text of a race asks of every shape."""
-
-    seq_len: int
-    """Bytes of a row, and the context of every system."""
-    contraction: tuple[float, ...] = NOVEL_CONTRACTION
-    """Bytes per unit of the stages that split at words."""
-    bytes_per_token: float = 1.0
-    """Of the tokenizer of a family over tokens."""
-    tokenizer: str = ""
-    """Its file."""
-    vocab_size: int = VOCAB_SIZE
-    """Its ids with both marks."""
-
-    @property
-    def row_ids(self) -> int:
-        """Ids of a row."""
-        return max(2, round(self.seq_len / self.bytes_per_token))
 
 
 def shape(kind: Family, flops_per_byte: float, text: Text) -> AUNetConfig:

@@ -67,8 +67,8 @@ def fit_records(
 ) -> Fit:
     """Fit the laws of every family; AUNetError if there is none with two budgets.
 
-    Batch size and learning rate: of all settings within 1% of the best loss of their budget. Loss: of the runs of the
-    setting that stands for the family at each budget.
+    Batch size and learning rate: of all settings within 1% of the best loss of their budget. Loss: of the setting that
+    stands for the family at each budget, the mean over its seeds, which share what its tuning missed.
     """
     if flops not in FLOPS:
         raise ConfigError(f"--flops: {flops!r} is not one of {', '.join(FLOPS)}")
@@ -92,15 +92,14 @@ def _fit_family(family: str, own: Sequence[Cell], valid: str, flops: str, irredu
         at = f"one budget, {there[0].compute:.2g} FLOPs" if there else f"no complete run on {valid}"
         return FamilyFit(family, None, None, None, (at,))
     key = FLOPS[flops]
-    best = [(cell, chosen) for cell in there if (chosen := cell.best(valid))]
-    runs = [record for _, chosen in best for record in chosen.records]
-    loss = fit_loss([getattr(r, key) for r in runs], [r.bits_per_byte[valid] for r in runs], irreducible)
+    best = [chosen for cell in there if (chosen := cell.best(valid))]
+    loss = fit_loss([one.mean(key) for one in best], [one.loss(valid) for one in best], irreducible)
     tuned = [cell for cell in there if cell.tuned > 1]
     notes = [note for cell in there for note in _edges(cell, valid)]
     if loss.kind == "a C^-b":
         notes.append(f"{len(there)} budgets tell no irreducible loss: E is taken to be 0")
     if loss.samples is None:
-        notes.append("no more runs than parameters: the loss law has no band")
+        notes.append("no more budgets than parameters: the loss law has no band")
     if len(tuned) < 2:
         notes.append("learning rate and batch size were searched at fewer than two budgets: no laws of them")
         return FamilyFit(family, None, None, loss, tuple(notes))
@@ -132,7 +131,7 @@ def _law_json(law: PowerLaw | LossLaw | None, reference: float) -> dict[str, Any
     intervals = law.intervals
     values["intervals"] = intervals and {name: list(bounds) for name, bounds in intervals.items()}
     band = law.band(reference)
-    return {**values, "at_reference": law.at(reference), "band_at_reference": band and list(band), "runs": law.runs}
+    return {**values, "at_reference": law.at(reference), "band_at_reference": band and list(band), "points": law.points}
 
 
 def table(fit: Fit) -> Table:
@@ -147,7 +146,7 @@ def table(fit: Fit) -> Table:
 
 
 def law_rows(fit: Fit, brief: bool = False) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Header and rows: family, law, value at the reference, parameters, number of runs; as text.
+    """Header and rows: family, law, value at the reference, parameters, number of points; as text.
 
     `brief` leaves out the bounds of a and E, which say little where both move along a valley.
     """
@@ -158,8 +157,8 @@ def law_rows(fit: Fit, brief: bool = False) -> tuple[tuple[str, ...], tuple[tupl
             if law is not None:
                 at = _bounded(law.at(fit.reference), law.band(fit.reference))
                 parameters = (_parameter(law, key, bounds=not brief or key == "b") for key in ("b", "a", "E"))
-                rows.append((of.family, name, at, *parameters, str(law.runs)))
-    return ("family", "law", f"at C = {fit.reference:.2g}", "b", "a", "E", "runs"), tuple(rows)
+                rows.append((of.family, name, at, *parameters, str(law.points)))
+    return ("family", "law", f"at C = {fit.reference:.2g}", "b", "a", "E", "points"), tuple(rows)
 
 
 def _parameter(law: PowerLaw | LossLaw, key: str, bounds: bool) -> str:

@@ -1,13 +1,13 @@
 """Scaling laws: y = a C^b for batch size and learning rate, L = E + a C^-b for the loss, with their uncertainty.
 
 Power laws are straight lines in logarithms, fitted by least squares. Loss laws are fitted by a Huber loss on the
-residuals of the logarithm, from several starts. Both are fitted to runs; runs of one budget are so many points.
+residuals of the logarithm, from several starts. Both are fitted to points, of which a budget may have several.
 
 Bands come from a parametric bootstrap: the fit is taken for the truth, noise is added to it in the logarithm, and the
 law is fitted again. How large the noise is is itself uncertain where there are few runs, so each sample draws it from
 its distribution given the residuals (s^2 (n - p) / chi^2 with n - p degrees of freedom); for straight lines the bands
-are those of Student's t. n runs for p parameters or fewer leave no residual and have no band.
-Shapes: n runs, S samples, p parameters, C compute.
+are those of Student's t. No more points than parameters leave no residual and have no band.
+Shapes: n points, S samples, p parameters, C compute.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ LEVEL = 0.95
 SAMPLES = 300
 SEED = 0
 HUBER = 0.01
-"""Residual of the logarithm from which on a run counts as an outlier: 1% of the loss."""
-FULL_BUDGETS = 4
+"""Residual of the logarithm from which on a point counts as an outlier: 1% of the loss."""
+FULL_BUDGETS = 5
 """Budgets from which on three parameters are fitted."""
 SAME_BUDGET = 1.25
 """Runs whose compute differs by less than this factor belong to one budget."""
@@ -55,7 +55,7 @@ class PowerLaw:
 
     a: float
     b: float
-    runs: int
+    points: int
     samples: Vector | None
     """(log a at C = 1, b) of every sample, [S, 2]; None without a band."""
 
@@ -87,7 +87,7 @@ class LossLaw:
     E: float
     a: float
     b: float
-    runs: int
+    points: int
     samples: Vector | None
     """(E, log a, b) of every sample, [S, 3]; None without a band."""
 
@@ -155,7 +155,7 @@ def fit_loss(
 
 
 class _LossModel:
-    """L = E + exp(A) (C / C0)^-b, C0 the middle of the runs, with the parameters (A, b), or (A, b, E) if E is free."""
+    """L = E + exp(A) (C / C0)^-b, C0 the middle of the points, of the parameters (A, b), or (A, b, E) if E is free."""
 
     def __init__(self, C_n: Vector, fixed: float | None) -> None:
         self._x_n = np.log(C_n) - np.log(C_n).mean()
@@ -208,7 +208,6 @@ class _LossModel:
                 bounds=(low_p, high_p),
                 loss="huber",
                 f_scale=HUBER,
-                x_scale="jac",
                 method="dogbox",
             )
             for start in starts
@@ -223,7 +222,7 @@ class _LossModel:
 
 
 def _noise(residuals_n: Vector, parameters: int, seed: int, samples: int) -> Vector | None:
-    """Noise for every sample, [S, n]; None where there are no more runs than parameters."""
+    """Noise for every sample, [S, n]; None where there are no more points than parameters."""
     free = len(residuals_n) - parameters
     if free < 1:
         return None

@@ -63,7 +63,7 @@ class Record(Strict):
     batch_bytes: float = Field(ge=0, description="bytes per step, measured")
     gamma: float = Field(description="data-to-model ratio of the plan, in Llama 3 tokens")
     config: dict[str, Any]
-    data_hash: dict[str, str] = Field(description="of the training text (`train`) and of each validation set")
+    data_hash: dict[str, str] = Field(description="of the text (`train`), the tokenizer if any, the validation sets")
     code: Code
     hardware: str
     date: str
@@ -103,9 +103,8 @@ def portable(config: RunConfig) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(config.model_dump_json())
     for source in (*values["data"]["sources"], *values["data"]["valid"]):
         source["path"] = name_of(source["path"])
-    values["model"]["tokenizer"] = name_of(values["model"]["tokenizer"])
-    for key in ("out", "init_from"):
-        values["train"][key] = values["train"][key] and name_of(values["train"][key])
+    for section, key in (("model", "tokenizer"), ("train", "out"), ("train", "init_from")):
+        values[section][key] = values[section][key] and name_of(values[section][key])
     return values
 
 
@@ -119,10 +118,10 @@ def setting(config: Mapping[str, Any], seeds: bool = True) -> dict[str, Any]:
 
 
 def name_of(path: str) -> str:
-    """The last part of a path or glob; of a dataset of the hub all of it.
+    """The last part of a path or glob; of a dataset of the hub all of it; of no path none.
 
-    >>> name_of("some/where/train-*.jsonl.zst"), name_of("hf:user/set@train")
-    ('train-*.jsonl.zst', 'hf:user/set@train')
+    >>> name_of("some/where/train-*.jsonl.zst"), name_of("hf:user/set@train"), name_of("")
+    ('train-*.jsonl.zst', 'hf:user/set@train', '')
     """
     return path if path.startswith(HUB) else Path(path).name
 

@@ -17,7 +17,7 @@ import aunet
 from aunet.config import RunConfig, SourceConfig, Strict
 from aunet.data.sources import files_documents
 from aunet.errors import AUNetError, RunFailed
-from aunet.evals.bpb import make_validate, score
+from aunet.evals.bpb import make_validate, score_documents
 from aunet.model.aunet import AUNet
 from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.provenance import code, epochs, hardware, text_of
@@ -26,6 +26,7 @@ from aunet.train import metrics
 from aunet.train.plan import make_plan
 from aunet.train.run import run_training
 from aunet.train.runtime import prepare_device
+from aunet.vocabulary import vocabulary
 
 CURVE_POINTS = 200
 OUT_OF_MEMORY = ("allocate memory", "out of memory")
@@ -97,11 +98,9 @@ def write_unfinished(job: Job, status: str, reason: str) -> None:
 def _score(job: Job, source: SourceConfig, console: Console) -> tuple[DocumentScore, ...]:
     """Bits and bytes of every document; rounded to a thousandth of a bit, which nothing can be told from."""
     session = aunet.load(job.out, prepare_device(job.config.train)).session()
-    found = []
     with console.status(f"scoring {source.path}"):
-        for _, data in files_documents([source.path], source.text_field):
-            one = score(session, [data])
-            found.append((round(one.bits, 3), one.bytes))
+        documents = [data for _, data in files_documents([source.path], source.text_field)]
+        found = [(round(one.bits, 3), one.bytes) for one in score_documents(session, documents)]
     if not sum(size for _, size in found):
         raise AUNetError(f"{source.path}: no byte to score; name a validation set with text")
     return tuple(found)
@@ -139,6 +138,7 @@ def _record(job: Job, status: str, reason: str, documents: Mapping[str, Sequence
         "config": portable(config),
         "data_hash": {
             "train": text.sha256,
+            **({"tokenizer": vocabulary(config.model).digest} if config.model.tokenizer else {}),
             **{name: text_of([source]).sha256 for name, source in job.valid.items()},
         },
         "code": code(),

@@ -1,7 +1,8 @@
 """Which runs stand for a family: budgets, repetitions, the best.
 
 A budget is a set of runs whose useful FLOPs lie close together, whatever their family. In a budget, the runs of a
-family that differ only in their seed are repetitions of one setting. The setting that stands for the family is the one
+family that differ only in their seed are repetitions of one setting; of runs that share the seed too, such as the best
+of a sweep and the same run again, the first by name counts. The setting that stands for the family is the one
 with the lowest mean among those with the most repetitions: what was repeated was chosen before.
 """
 
@@ -65,10 +66,11 @@ class Cell:
         return min((s for s in found if len(s.records) == most), key=lambda s: s.loss(valid), default=None)
 
     def close(self, valid: str) -> tuple[Setting, ...]:
-        """Settings within 1% of the lowest loss."""
-        found = self.scored(valid)
-        lowest = min((s.loss(valid) for s in found), default=math.inf)
-        return tuple(s for s in found if s.loss(valid) <= WITHIN * lowest)
+        """Settings within 1% of the lowest loss; of those that share learning rate and batch size, the best."""
+        found = sorted(self.scored(valid), key=lambda s: s.loss(valid))
+        near = [s for s in found if s.loss(valid) <= WITHIN * found[0].loss(valid)]
+        # From the worst to the best, so that the best is what stays.
+        return tuple({(s.first.lr, s.first.batch): s for s in reversed(near)}.values())
 
     @property
     def tuned(self) -> int:
@@ -104,10 +106,11 @@ def cells(records: Sequence[Record]) -> list[Cell]:
 
 def settings(records: Iterable[Record]) -> tuple[Setting, ...]:
     """Complete runs, repetitions together."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(json.dumps(setting(record.config, seeds=False), sort_keys=True), []).append(record)
-    return tuple(Setting(tuple(sorted(of, key=lambda record: (record.seed, record.name)))) for of in found.values())
+    found: dict[str, dict[int, Record]] = {}
+    for record in sorted(records, key=lambda record: (record.seed, record.name)):
+        of_seeds = found.setdefault(json.dumps(setting(record.config, seeds=False), sort_keys=True), {})
+        of_seeds.setdefault(record.seed, record)
+    return tuple(Setting(tuple(of_seeds.values())) for of_seeds in found.values())
 
 
 def families(records: Sequence[Record]) -> list[str]:

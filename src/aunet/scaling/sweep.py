@@ -10,8 +10,6 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +17,18 @@ from typing import Any
 from rich.console import Console
 
 from aunet.config import RunConfig, SourceConfig, validate
-from aunet.errors import AUNetError, ConfigError, RunFailed
+from aunet.errors import ConfigError, RunFailed
 from aunet.files import make_directory
 from aunet.scaling.child import run_in_child
 from aunet.scaling.points import Point, Range, optuna, sobol_point
-from aunet.scaling.records import Record, difference, portable, read_record, setting
+from aunet.scaling.records import Record, portable, read_record, setting
 from aunet.scaling.rules import HalfwayRule
 from aunet.scaling.run import Job
+from aunet.scaling.study import SQLITE, open_study
 from aunet.train.plan import make_plan
 from aunet.train.runtime import Stop, stop_on_signals
 
 POLL_SECONDS = 1.0
-SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,8 @@ class _Worker:
         self.sweep, self.console, self.stop = sweep, console, stop
         self.optuna = optuna()
         self.retry = self.optuna.storages.RetryHeartbeatStaleTrialCallback()
-        self.study = self._open()
+        url = sweep.storage or f"{SQLITE}{Path(sweep.config.train.out).resolve() / 'sweep.db'}"
+        self.study = open_study(url, sweep.study, sweep.identity(), sweep.stale_after, self.retry)
 
     def work(self) -> int:
         silent_since = time.monotonic()
@@ -213,16 +212,6 @@ class _Worker:
     def _count(self, state: str) -> int:
         return sum(trial.state.name == state for trial in self._trials())
 
-    def _open(self) -> Any:
-        with _storage_errors(self.sweep.storage):
-            storage = _storage(self.sweep, self.retry)
-            study = self.optuna.create_study(study_name=self.sweep.study, storage=storage, load_if_exists=True)
-        there, here = study.user_attrs.get("sweep"), self.sweep.identity()
-        if there is not None and (change := difference(there, here)):
-            raise ConfigError(f"--study: {self.sweep.study} is another search: {change}; restore it or name another")
-        study.set_user_attr("sweep", here)
-        return study
-
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -254,45 +243,3 @@ class _Interrupted(Exception):
 
 def _points(count: int) -> str:
     return "point" if count == 1 else "points"
-
-
-def _storage(sweep: Sweep, retry: Any) -> Any:
-    """The database, with heartbeats."""
-    url = sweep.storage or f"{SQLITE}{Path(sweep.config.train.out).resolve() / 'sweep.db'}"
-    storage = optuna().storages.RDBStorage(
-        url,
-        heartbeat_interval=max(1, sweep.stale_after // 4),
-        grace_period=sweep.stale_after,
-        heartbeat_stale_trial_callback=retry,
-    )
-    if url.startswith("sqlite"):
-        _serialise(storage.engine)
-    return storage
-
-
-def _serialise(engine: Any) -> None:
-    """Let every transaction of SQLite lock the file from its beginning, so that two workers can't take one trial."""
-    from sqlalchemy import event
-
-    def connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # the driver begins no transaction by itself
-        connection.execute("PRAGMA busy_timeout = 60000")
-
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", connect)
-    event.listen(engine, "begin", begin)
-
-
-@contextmanager
-def _storage_errors(url: str) -> Iterator[None]:
-    """What drivers raise differs with each; a password in the URL is not shown."""
-    try:
-        yield
-    except (AUNetError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url) or "the study's database"
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"--storage: {shown} cannot be used: {cause}") from None

@@ -69,9 +69,7 @@ def laws(fit: Fit) -> Table:
     """The fitted laws with their bounds."""
     header, rows = law_rows(fit)
     notes = [f"{of.family}: {note}" for of in fit.families for note in of.notes]
-    note = f"C in {fit.flops} FLOPs; 95% intervals by the bootstrap. E, a and b move together. " + _sentences(
-        notes
-    )
+    note = f"C in {fit.flops} FLOPs; 95% intervals by the bootstrap. E, a and b move together. " + _sentences(notes)
     return Table("Fitted laws", note.strip(), header, rows)
 
 

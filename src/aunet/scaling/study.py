@@ -1,0 +1,62 @@
+"""The database that the workers of a sweep share."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from aunet.errors import AUNetError, ConfigError
+from aunet.scaling.points import optuna
+from aunet.scaling.records import difference
+
+SQLITE = "sqlite:///"
+
+
+def open_study(url: str, name: str, identity: Mapping[str, Any], stale_after: int, on_stale: Any) -> Any:
+    """The study of this name, made if it is new; ConfigError if it belongs to a search of another identity.
+
+    A trial whose worker has been silent for `stale_after` seconds is failed, and `on_stale(study, trial)` called.
+    """
+    with _storage_errors(url):
+        storage = optuna().storages.RDBStorage(
+            url,
+            heartbeat_interval=max(1, stale_after // 4),
+            grace_period=stale_after,
+            heartbeat_stale_trial_callback=on_stale,
+        )
+        if url.startswith("sqlite"):
+            _serialise(storage.engine)
+        study = optuna().create_study(study_name=name, storage=storage, load_if_exists=True)
+    there = study.user_attrs.get("sweep")
+    if there is not None and (change := difference(there, dict(identity))):
+        raise ConfigError(f"--study: {name} is another search: {change}; restore it or name another")
+    study.set_user_attr("sweep", dict(identity))
+    return study
+
+
+def _serialise(engine: Any) -> None:
+    """Let every transaction of SQLite lock the file from its beginning, so that two workers can't take one trial."""
+    from sqlalchemy import event
+
+    def connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transaction by itself
+        connection.execute("PRAGMA busy_timeout = 60000")
+
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", begin)
+
+
+@contextmanager
+def _storage_errors(url: str) -> Iterator[None]:
+    """What drivers raise differs with each; a password in the URL is not shown."""
+    try:
+        yield
+    except (AUNetError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"--storage: {shown} cannot be used: {cause}") from None

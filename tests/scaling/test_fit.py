@@ -1,0 +1,79 @@
+"""Laws of families from their records."""
+
+import math
+from functools import cache
+
+import pytest
+
+from aunet.errors import AUNetError, ConfigError
+from aunet.scaling.fit import Fit, fit_records
+from tests.scaling.made_records import record
+from tests.scaling.planted import BATCH_LAW, FAMILIES, LR_LAW, SHIFT, race
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@cache
+def fitted() -> Fit:
+    return fit_records(race())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_planted_laws_are_recovered(family: str) -> None:
+    of = fitted().of(family)
+    E, a, b = FAMILIES[family]
+    assert of.loss
+    assert of.batch
+    assert of.lr
+    assert of.loss.kind == "E + a C^-b"
+    assert of.loss.intervals
+    assert of.loss.intervals["b"][0] < b < of.loss.intervals["b"][1]
+    # The best of several settings is not quite at the planted optimum, hence a little above the planted law.
+    assert of.loss.at(1e14) == pytest.approx(E + a * 1e14**-b, rel=0.02)
+    for law, (scale, exponent), shift in ((of.batch, BATCH_LAW, SHIFT[family]), (of.lr, LR_LAW, 1 / 8)):
+        assert abs(math.log(law.at(1e14) / (shift * scale * 1e14**exponent))) < math.log(1.6)
+        assert law.intervals
+        assert law.intervals["b"][0] < exponent < law.intervals["b"][1]
+
+
+def test_values_are_json_with_bounds_and_a_value_at_the_largest_budget() -> None:
+    values = fitted().to_json()
+    assert values["reference"] == pytest.approx(1e15, rel=0.05)
+    assert list(values["families"]) == sorted(FAMILIES)
+    law = values["families"]["aunet-2"]["loss"]
+    assert law["intervals"]["b"][0] < law["b"] < law["intervals"]["b"][1]
+    assert law["band_at_reference"][0] < law["at_reference"] < law["band_at_reference"][1]
+
+
+def test_laws_may_be_of_paper_flops() -> None:
+    runs = [record(f"r{i}", 2.0 - i / 10, compute_flops=c, paper_flops=c / 2) for i, c in enumerate((1e13, 1e14))]
+    useful, paper = (fit_records(runs, flops=flops).of("made").loss for flops in ("useful", "paper"))
+    assert useful
+    assert paper
+    assert useful.at(1e13) == pytest.approx(paper.at(5e12))
+    with pytest.raises(ConfigError, match="--flops: 'all' is not one of useful, paper"):
+        fit_records(runs, flops="all")
+
+
+def test_what_limits_a_law_is_said() -> None:
+    (of,) = fit_records([record("a", 2.0), record("b", 1.8, compute_flops=1e14)]).families
+    assert of.lr is None
+    assert of.notes == (
+        "2 budgets tell no irreducible loss: E is taken to be 0",
+        "no more budgets than parameters: the loss law has no band",
+        "learning rate and batch size were searched at fewer than two budgets: no laws of them",
+    )
+    swept = [
+        record(f"{c:g}-{i}", 2.0 - i / 10, compute_flops=c, lr=1e-3 * 2**i, batch=8192 * 2 ** (i % 2))
+        for c in (1e13, 1e14)
+        for i in range(3)
+    ]
+    (of,) = fit_records(swept).families
+    assert "at 1e+13 FLOPs the best learning rate, 0.004, is the highest tried" in of.notes
+
+
+def test_one_budget_is_one_clear_line() -> None:
+    with pytest.raises(
+        AUNetError, match=r"no law can be fitted: made: one budget, 1e.13 FLOPs; a law needs runs at two"
+    ):
+        fit_records([record("a"), record("b", lr=2e-3)])

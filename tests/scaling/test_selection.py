@@ -1,0 +1,68 @@
+"""Which runs stand for a family."""
+
+import pytest
+
+from aunet.errors import AUNetError
+from aunet.scaling.selection import cells, settings, valid_set, valid_sets
+from tests.scaling.made_records import record
+
+
+def test_seeds_are_repetitions_and_what_was_repeated_stands() -> None:
+    lucky = record("lucky", 1.98, lr=3e-3)
+    repeated = [record(f"r{seed}", 2.0 + seed / 100, seed=seed) for seed in (1, 0)]
+    (cell,) = cells([lucky, *repeated])
+    assert [len(setting.records) for setting in cell.settings] == [1, 2]
+    best = cell.best("valid")
+    assert best is not None
+    assert [r.name for r in best.records] == ["r0", "r1"]
+    assert best.loss("valid") == pytest.approx(2.005)
+    assert best.documents("valid")[0][1] == 900
+    (single,) = cells([lucky, record("worse", 2.1)])
+    assert single.best("valid").first.name == "lucky"  # type: ignore[union-attr]
+
+
+def test_settings_within_one_per_cent_count_for_the_laws() -> None:
+    runs = [record(f"r{i}", bits, lr=1e-3 * (i + 1)) for i, bits in enumerate((2.0, 2.0199, 2.021, 2.5))]
+    other_size = {**runs[0].config, "model": {**runs[0].config["model"], "rope_theta": 1e4}}
+    (cell,) = cells([record("size", 2.01, config=other_size), *runs])
+    assert {setting.first.name for setting in cell.close("valid")} == {"r0", "r1"}  # what is tried twice counts once
+    assert cell.tuned == 4
+
+
+def test_budgets_are_shared_by_families_and_early_ends_join_the_planned_one() -> None:
+    runs = [
+        record("a", family="a", compute_flops=1e13),
+        record("b", family="b", compute_flops=1.15e13),
+        record("c", family="a", compute_flops=3e13),
+        record("d", family="b", status="failed", reason="nan", compute_flops=1e12, planned_flops=2.9e13),
+    ]
+    found = cells(runs)
+    assert [(cell.family, round(cell.compute / 1e13, 2)) for cell in found] == [
+        ("a", 1.07), ("b", 1.07), ("a", 3.0), ("b", 3.0),
+    ]  # fmt: skip
+    assert [len(cell.unfinished) for cell in found] == [0, 0, 0, 1]
+    assert found[3].best("valid") is None
+    assert found[3].tuned == 1
+
+
+def test_a_setting_is_told_by_its_model_too() -> None:
+    one = record("one")
+    other = {**one.config, "model": {**one.config["model"], "rope_theta": 1e4}}
+    assert len(settings([one, record("two", config=other)])) == 2
+    assert len(settings([one, record("three", seed=1)])) == 1
+
+
+def test_the_same_run_again_counts_once() -> None:
+    (setting,) = settings([record("sweep-003", 2.0), record("again", 2.0), record("other-seed", 2.1, seed=1)])
+    assert [r.name for r in setting.records] == ["again", "other-seed"]
+
+
+def test_sets_are_named_and_unknown_ones_refused() -> None:
+    scored = record().documents["valid"]
+    both = record("b", bits_per_byte={"x": 2.0, "valid": 2.0}, documents={"x": scored, "valid": scored})
+    assert valid_sets([record(), both]) == ["valid", "x"]
+    assert valid_set([both], None) == "x"
+    with pytest.raises(AUNetError, match="--valid: no record was scored on 'y'; known: valid, x"):
+        valid_set([record(), both], "y")
+    with pytest.raises(AUNetError, match="no record is of a complete run"):
+        cells([record(status="failed", reason="nan")])

@@ -1,0 +1,53 @@
+"""The database of a study: whom it belongs to, and what is said when it cannot be used."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aunet.errors import ConfigError
+from aunet.scaling.study import open_study
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def opened(place: Path, **identity: Any) -> Any:
+    return open_study(f"sqlite:///{place / 'sweep.db'}", "made", identity, 60, lambda study, trial: None)
+
+
+def test_a_study_belongs_to_one_search(tmp_path: Path) -> None:
+    opened(tmp_path, lr=[1e-3, 1e-2], data={"seed": 0})
+    opened(tmp_path, lr=[1e-3, 1e-2], data={"seed": 0})
+    with pytest.raises(ConfigError, match=r"--study: made is another search: data\.seed is 3, there it is 0"):
+        opened(tmp_path, lr=[1e-3, 1e-2], data={"seed": 3})
+
+
+def test_a_trial_that_was_put_up_again_is_taken_once(tmp_path: Path) -> None:
+    """Several connections ask at the same moment, again and again."""
+    study = opened(tmp_path)
+    for i in range(6):
+        study.enqueue_trial({"x": float(i)})
+    workers, numbers = 3, []
+    ready = threading.Barrier(workers)
+
+    def ask() -> None:
+        own = opened(tmp_path)
+        for _ in range(2):
+            ready.wait()
+            numbers.append(own.ask().number)
+
+    threads = [threading.Thread(target=ask) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(6))
+
+
+@pytest.mark.parametrize("url", ["nothing://user:secret@host/db", "sqlite:////absent/directory/x.db", "no url"])
+def test_a_database_that_cannot_be_used_is_one_line_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--storage: .* cannot be used: ") as caught:
+        open_study(url, "made", {}, 60, None)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
