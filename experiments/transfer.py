@@ -1,0 +1,104 @@
+"""Transfer: bits per byte of trained models on languages that they have not read, by language and by script.
+
+    python experiments/transfer.py NAME=MODEL... --languages scripture/*.valid.jsonl.zst --declarations udhr.jsonl.zst
+
+A file of `--languages` is one language, named by what stands before the first dot. The documents of `--declarations`
+carry `name` and `script`. Each model leaves one record, `experiments/records/transfer/NAME.json`, with the bits and the
+bytes of every document; the table compares each model with the last one, by the ratio of sums and its paired bootstrap
+interval over documents.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import zstandard
+from rich.console import Console
+from rich.table import Table
+
+import aunet
+from aunet.data.sources import files_documents
+from aunet.evals.bpb import score_documents
+from aunet.files import write_json
+from aunet.scaling.intervals import ratio
+
+RECORDS = Path(__file__).parent / "records" / "transfer"
+
+
+class Found(NamedTuple):
+    """What a model makes of one document."""
+
+    group: str
+    """The language, or `udhr` and the script."""
+    bits: float
+    bytes: int
+
+
+def main() -> None:
+    """Score every model, or take its record, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
+    parser.add_argument("--languages", nargs="+", required=True)
+    parser.add_argument("--declarations", required=True)
+    arguments = parser.parse_args()
+    named = [one.partition("=")[::2] for one in arguments.models]
+    found = {name: scored(name, Path(model), arguments.languages, arguments.declarations) for name, model in named}
+    Console().print(table(found))
+
+
+def scored(name: str, model: Path, languages: list[str], declarations: str) -> list[Found]:
+    """The record of a model, made if it is missing."""
+    path = RECORDS / f"{name}.json"
+    if not path.exists():
+        documents = list(texts(languages, declarations))
+        scores = score_documents(aunet.load(model).session(), [data for _, data in documents])
+        rows = [[group, round(one.bits, 3), one.bytes] for (group, _), one in zip(documents, scores, strict=True)]
+        RECORDS.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"name": name, "date": date.today().isoformat(), "documents": rows})
+    record: dict[str, Any] = json.loads(path.read_text())
+    return [Found(*row) for row in record["documents"]]
+
+
+def texts(languages: Iterable[str], declarations: str) -> Iterator[tuple[str, bytes]]:
+    """Groups and documents."""
+    for file in sorted(languages):
+        for _, data in files_documents([file], "text"):
+            yield Path(file).name.partition(".")[0], data
+    with zstandard.open(declarations, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            declaration = json.loads(line)
+            yield f"udhr: {declaration['script']}", declaration["text"].encode()
+
+
+def table(found: dict[str, list[Found]]) -> Table:
+    """One row per group, all together last."""
+    *others, base = found
+    view = Table(box=None, pad_edge=False)
+    view.add_column("text")
+    for column in ("documents", "bytes", *found, *(f"{name} / {base}" for name in others)):
+        view.add_column(column, justify="right")
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, one in enumerate(found[base]):
+        groups[one.group].append(i)
+        groups["udhr, all" if one.group.startswith("udhr") else "languages, all"].append(i)
+    for group in sorted(groups, key=lambda name: (name.startswith("udhr"), name.endswith(", all"), name)):
+        chosen = groups[group]
+        scores = {name: [(rows[i].bits, rows[i].bytes) for i in chosen] for name, rows in found.items()}
+        size = sum(size for _, size in scores[base])
+        ratios = [ratio(scores[name], scores[base]) for name in others]
+        view.add_row(
+            group,
+            str(len(chosen)),
+            f"{size:,}",
+            *(f"{sum(bits for bits, _ in rows) / size:.3f}" for rows in scores.values()),
+            *(f"{one.value:.3f} ({one.low:.3f}-{one.high:.3f})" for one in ratios),
+        )
+    return view
+
+
+if __name__ == "__main__":
+    main()
