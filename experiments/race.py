@@ -29,8 +29,10 @@ from aunet.scaling.text import NOVEL_CONTRACTION, measured
 from aunet.tokenizer import train_file
 from aunet.train.runtime import stop_on_signals
 
-RECORDS = Path(__file__).parent / "records" / "race"
-RUNS = Path("runs") / "race"
+RECORDS = Path(__file__).parent / "records"
+RUNS = Path("runs")
+RACE = "race"
+"""The directory of the race on English, below both, where the settings of all runs are tuned."""
 GAMMA = 4.0
 LR = (5e-3, 6e-2)
 BATCH = (2048.0, 16384.0)
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["aunet-2"], choices=SYSTEMS, metavar="SYSTEM")
     parser.add_argument("--points", type=int, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--label", default=RACE, help="directory of runs and records, for another training text")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu or cuda; cuda trains in bf16 with compiled blocks")
     arguments = parser.parse_args()
@@ -82,17 +85,17 @@ def main() -> None:
     valid = {name: SourceConfig(path=path) for name, _, path in (one.partition("=") for one in arguments.valid)}
     for name in arguments.systems:
         system = SYSTEMS[name]
-        plan = plan_of(system, arguments.compute, arguments.train, console)
-        config = config_of(system, plan, arguments.train, arguments.threads, arguments.device)
+        plan = plan_of(system, arguments.compute, arguments.train, RUNS / arguments.label, console)
+        config = config_of(system, plan, arguments.train, arguments.threads, arguments.device, RUNS / arguments.label)
         if arguments.what == "tune":
             tune(system, plan, config, valid, arguments.points, console)
         for seed in arguments.seeds if arguments.what == "run" else ():
-            run(system, plan, config, valid, seed)
+            run(system, plan, config, valid, seed, RECORDS / arguments.label)
 
 
-def plan_of(system: System, compute: float, train: list[str], console: Console) -> ScalePlan:
+def plan_of(system: System, compute: float, train: list[str], runs: Path, console: Console) -> ScalePlan:
     """Shape and length; a tokenizer is trained where it is missing."""
-    path = RUNS / f"bpe-{system.vocabulary}.json" if system.vocabulary else None
+    path = runs / f"bpe-{system.vocabulary}.json" if system.vocabulary else None
     if path and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         console.print(train_file(train, system.vocabulary, path, "text", TOKENIZER_BYTES, console).line())
@@ -101,7 +104,7 @@ def plan_of(system: System, compute: float, train: list[str], console: Console) 
     return make_scale_plan(system.family, compute, GAMMA, text)
 
 
-def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, device: str) -> RunConfig:
+def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, device: str, runs: Path) -> RunConfig:
     """A run of the plan; learning rate and batch are those of the laws until they are tuned."""
     settings = plan.settings()
     settings["model"] = with_lookups(plan.model) if system.lookups else plan.model
@@ -118,7 +121,7 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, d
         "log_every": 10,
         "checkpoint_every": 300,
         "keep": 1,
-        "out": str(RUNS),
+        "out": str(runs),
     }
     return validate(RunConfig, settings, system.name)
 
@@ -152,14 +155,16 @@ def tune(
         batch=(low, high),
         points=points,
         valid=valid,
-        records=RECORDS,
+        records=RECORDS / RACE,
         remove_checkpoints=True,
     )
     if code := run_sweep(sweep, console):
         raise SystemExit(code)
 
 
-def run(system: System, plan: ScalePlan, config: RunConfig, valid: dict[str, SourceConfig], seed: int) -> None:
+def run(
+    system: System, plan: ScalePlan, config: RunConfig, valid: dict[str, SourceConfig], seed: int, records: Path
+) -> None:
     """Train with the best settings found at this budget, or at the largest one below it."""
     best, name = tuned(system, plan.compute), f"{system.name}-{budget(plan.compute)}-seed{seed}"
     train = config.train.model_copy(
@@ -167,7 +172,7 @@ def run(system: System, plan: ScalePlan, config: RunConfig, valid: dict[str, Sou
             "lr": best.lr,
             "batch_bytes": best.batch,
             "seed": seed,
-            "out": str(RUNS / name),
+            "out": str(Path(config.train.out) / name),
         }
     )
     data = config.data.model_copy(update={"seed": seed})
@@ -175,7 +180,7 @@ def run(system: System, plan: ScalePlan, config: RunConfig, valid: dict[str, Sou
         family=system.name,
         config=validate(RunConfig, config.model_copy(update={"train": train, "data": data}).model_dump(), system.name),
         valid=valid,
-        record=RECORDS / f"{name}.json",
+        record=records / f"{name}.json",
         remove_checkpoints=True,
     )
     with stop_on_signals() as stop:
@@ -185,7 +190,7 @@ def run(system: System, plan: ScalePlan, config: RunConfig, valid: dict[str, Sou
 
 def tuned(system: System, compute: float) -> Record:
     """The best complete record of the search at the largest budget up to this one."""
-    found = [read_record(path) for path in sorted(RECORDS.glob(f"{system.name}-tune-*.json"))]
+    found = [read_record(path) for path in sorted((RECORDS / RACE).glob(f"{system.name}-tune-*.json"))]
     fitting = [record for record in found if record.complete and record.planned_flops < 1.2 * compute]
     if not fitting:
         raise SystemExit(f"{system.name}: nothing is tuned at {budget(compute)} FLOPs or below; tune it first")
