@@ -1,12 +1,12 @@
 """Training speed on this machine, as a share of its own fp32 matrix-product rate.
 
-    python benchmarks/training.py [FILE.jsonl ...] [--modes eager compile] [--steps 12] [--threads 2]
+    python benchmarks/training.py [FILE.jsonl ...] [--modes eager compile] [--steps 12] [--threads 2] [--model PRESET]
 
-The model of docs/performance.md: dims [128, 512], layers [3, 6], head dims [32, 64], FFN [512, 1536], windows
-[256, 4096], `word1`, AdamW, 4 x 2048 bytes of English per step. Every step stands between two measurements of a 2048^3
-product, and the shares are taken pair by pair, so that a machine whose speed drifts does not change them. Only useful
-FLOPs count: exact visible keys, no padding. Without FILE the text is the documentation that Python carries. Each mode
-runs in a process of its own, so that its peak memory is its own.
+The model of docs/performance.md is aunet2-23m: dims [128, 512], layers [3, 6], head dims [32, 64], FFN [512, 1536],
+windows [256, 4096], `word1`; AdamW, 4 x 2048 bytes of English per step. Every step stands between two measurements of a
+2048^3 product, and the shares are taken pair by pair, so that a machine whose speed drifts does not change them. Only
+useful FLOPs count: exact visible keys, no padding. Without FILE the text is the documentation that Python carries. Each
+mode runs in a process of its own, so that its peak memory is its own.
 """
 
 import argparse
@@ -43,10 +43,12 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["eager", "compile"], choices=["eager", "compile"])
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--model", default="aunet2-23m", help="a preset")
     parser.add_argument("--worker", choices=["eager", "compile"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(measure(arguments.worker, arguments.files, arguments.steps, arguments.threads)))
+        found = measure(arguments.model, arguments.worker, arguments.files, arguments.steps, arguments.threads)
+        print(json.dumps(found))
         return
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, torch {torch.__version__}\n")
     print(
@@ -55,7 +57,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for mode in arguments.modes:
         command = [sys.executable, __file__, "--worker", mode, "--steps", str(arguments.steps)]
-        command += ["--threads", str(arguments.threads), *arguments.files]
+        command += ["--threads", str(arguments.threads), "--model", arguments.model, *arguments.files]
         r = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
         low, middle, high = min(r["shares"]), statistics.median(r["shares"]), max(r["shares"])
         print(
@@ -66,12 +68,12 @@ def main() -> None:
         )
 
 
-def measure(mode: str, files: list[str], steps: int, threads: int) -> dict[str, object]:
+def measure(preset: str, mode: str, files: list[str], steps: int, threads: int) -> dict[str, object]:
     """Time `steps` optimizer steps between matrix products, after two that warm up."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    batches = read_batches(files)
-    config = load_run("aunet2-23m", []).model
+    config = load_run(preset, []).model
+    batches = read_batches(files, config.splitter)
     model = AUNet(config)
     model.initialise(0)
     if mode == "compile":
@@ -120,13 +122,13 @@ def product_rate(square: torch.Tensor) -> float:
     return statistics.median(rates)
 
 
-def read_batches(files: list[str]) -> list[Batch]:
+def read_batches(files: list[str], rule: str) -> list[Batch]:
     """Batches of ROWS full rows from the given files, or from Python's documentation."""
     with tempfile.TemporaryDirectory() as directory:
         paths = files or [str(corpus.write(Path(directory))[0])]
         sources = tuple(SourceConfig(path=path) for path in paths)
         config = DataConfig(sources=sources, seq_len=SEQ_LEN, workers=0)
-        with Loader(config, splitter("word1")) as loader:
+        with Loader(config, splitter(rule)) as loader:
             full = (row for row, _ in loader if row.bytes > 0.98 * SEQ_LEN)
             return [collate([next(full) for _ in range(ROWS)]) for _ in range(BATCHES)]
 

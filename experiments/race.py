@@ -7,6 +7,9 @@
 `run` trains it with the best of them. Both leave one record per run under `experiments/records/race`, go on where they
 were interrupted, and may run several times side by side with different systems. Budgets are useful FLOPs, gamma is 4 in
 Llama 3 tokens.
+
+On a GPU (`--device cuda`) several systems share the card as so many processes; `timeout --signal TERM 500 python ...`
+ends a call in time, saves, and the next call goes on where `runs/race` and the records are at hand.
 """
 
 import argparse
@@ -16,17 +19,15 @@ from pathlib import Path
 from rich.console import Console
 
 from aunet.config import AUNetConfig, LookupConfig, RunConfig, SourceConfig, validate
-from aunet.data.problems import Problems
-from aunet.data.sources import balanced
 from aunet.scaling.child import run_in_child
-from aunet.scaling.families import FAMILIES, Text
+from aunet.scaling.families import FAMILIES
 from aunet.scaling.plan import ScalePlan, make_scale_plan, row_length
 from aunet.scaling.records import Record, read_record
 from aunet.scaling.run import Job
 from aunet.scaling.sweep import Sweep, run_sweep
+from aunet.scaling.text import NOVEL_CONTRACTION, measured
 from aunet.tokenizer import train_file
 from aunet.train.runtime import stop_on_signals
-from aunet.vocabulary import Tokens
 
 RECORDS = Path(__file__).parent / "records" / "race"
 RUNS = Path("runs") / "race"
@@ -34,7 +35,11 @@ GAMMA = 4.0
 LR = (5e-3, 6e-2)
 BATCH = (2048.0, 16384.0)
 """Bytes per step, of tokens too: they are divided by the bytes that a token stands for."""
+TOKENIZER_BYTES = 3e7
+"""Of the training text, on which tokenizers are trained."""
 VOCABULARIES = {"1k": 1024, "4k": 4096, "16k": 16384}
+LOOKUP_LR = 3.0
+"""Relative to the learning rate of the rest: found at 5e11 and 2e12 FLOPs."""
 BYTE_GRAMS, UNIT_GRAMS, TOKEN_GRAMS = (2, 3, 4, 6), (1,), (2, 3)
 BYTE_BUCKETS, UNIT_BUCKETS, TOKEN_BUCKETS = 32_768, 65_536, 65_536
 
@@ -71,13 +76,14 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; cuda trains in bf16 with compiled blocks")
     arguments = parser.parse_args()
     console = Console()
     valid = {name: SourceConfig(path=path) for name, _, path in (one.partition("=") for one in arguments.valid)}
     for name in arguments.systems:
         system = SYSTEMS[name]
         plan = plan_of(system, arguments.compute, arguments.train, console)
-        config = config_of(system, plan, arguments.train, arguments.threads)
+        config = config_of(system, plan, arguments.train, arguments.threads, arguments.device)
         if arguments.what == "tune":
             tune(system, plan, config, valid, arguments.points, console)
         for seed in arguments.seeds if arguments.what == "run" else ():
@@ -86,27 +92,16 @@ def main() -> None:
 
 def plan_of(system: System, compute: float, train: list[str], console: Console) -> ScalePlan:
     """Shape and length; a tokenizer is trained where it is missing."""
-    text = Text(row_length(compute))
-    if system.vocabulary:
-        path = RUNS / f"bpe-{system.vocabulary}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            console.print(train_file(train, system.vocabulary, path, "text", 3e7, console).line())
-        text = replace(
-            text, tokenizer=str(path), vocab_size=Tokens.load(path).size, bytes_per_token=_length(path, train)
-        )
+    path = RUNS / f"bpe-{system.vocabulary}.json" if system.vocabulary else None
+    if path and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        console.print(train_file(train, system.vocabulary, path, "text", TOKENIZER_BYTES, console).line())
+    text = measured(row_length(compute), train if path else (), path)
+    text = replace(text, contraction=NOVEL_CONTRACTION)  # one shape for all, whatever was looked at
     return make_scale_plan(system.family, compute, GAMMA, text)
 
 
-def _length(path: Path, train: list[str]) -> float:
-    """Bytes per token on the first documents of the training text."""
-    tokens, ids, size = Tokens.load(path), 0, 0
-    for data in balanced([SourceConfig(path=one) for one in train], 4e6, Problems()):
-        ids, size = ids + len(tokens.encode(data)), size + len(data)
-    return size / ids
-
-
-def config_of(system: System, plan: ScalePlan, train: list[str], threads: int) -> RunConfig:
+def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, device: str) -> RunConfig:
     """A run of the plan; learning rate and batch are those of the laws until they are tuned."""
     settings = plan.settings()
     settings["model"] = with_lookups(plan.model) if system.lookups else plan.model
@@ -115,8 +110,11 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int) -
     settings["train"] |= {
         "bytes": plan.bytes / plan.bytes_per_token,  # of a model over tokens, its tokens
         "clip": 1.0,
+        "lookup_lr": LOOKUP_LR if system.lookups else 1.0,
         "threads": threads,
-        "device": "cpu",
+        "device": device,
+        "precision": "bf16" if device == "cuda" else "fp32",
+        "compile": device == "cuda",
         "log_every": 10,
         "checkpoint_every": 300,
         "keep": 1,

@@ -210,3 +210,13 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, me
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.yaml: No such file"):
         read_mapping(tmp_path / "gone.yaml")
+
+
+def test_a_table_is_named_once() -> None:
+    lookup = {"ngrams": [2, 2], "buckets": 10}
+    values = {"stages": [{"dim": 8, "layers": 1, "head_dim": 8, "lookup": lookup}]}
+    with pytest.raises(
+        ConfigError, match=r"a\.yaml: stages\.0\.lookup: .*ngrams \[2, 2\] names a length twice"
+    ) as caught:
+        validate(AUNetConfig, values, "a.yaml")
+    assert "\n" not in str(caught.value)

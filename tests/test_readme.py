@@ -28,7 +28,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_commands_exist_with_these_options(command: list[str]) -> None:
-    words = command[1:3] if command[1] in ("convert", "bench") else command[1:2]
+    words = command[1:3] if command[1] in ("convert", "bench", "tokenizer") else command[1:2]
     result = CliRunner().invoke(app, [*words, "--help"])
     assert result.exit_code == 0
     for option in (word for word in command if word.startswith("--")):

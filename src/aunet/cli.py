@@ -297,6 +297,40 @@ def decode(
 
 
 @scale_app.command()
+def plan(
+    family: Annotated[
+        str, typer.Option(help="aunet-2, aunet-3, aunet-4, bytes, bpe, fixed-4, fixed-5, fixed-6, mamba.")
+    ],
+    compute: Annotated[float, typer.Option(help="FLOPs of the run.")],
+    gamma: Annotated[float, typer.Option(help="Data-to-model ratio in Llama 3 tokens; the paper's: 10.")] = 10.0,
+    seq_len: Annotated[int | None, typer.Option(min=2, help="Bytes of a row; grows with the budget to 8192.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Files on which bytes per unit and token are measured.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = "text",
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json, for bpe.")] = None,
+    records: Annotated[list[Path] | None, typer.Option(help="Records whose fitted laws replace the paper's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a configuration for aunet train, but for its data.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Widths, layers, steps, batch and learning rate for a budget."""
+    from aunet.scaling.plan import fitted_laws, lines, make_scale_plan, row_length, table, write_run
+    from aunet.scaling.text import measured
+
+    of_text = measured(seq_len or row_length(compute), text or (), tokenizer, text_field)
+    laws = fitted_laws(_records(records), family) if records else None
+    found = make_scale_plan(family, compute, gamma, of_text, laws)
+    if out:
+        write_run(found, out)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        Console().print(table(found))
+        for line in lines(found):
+            Console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@scale_app.command()
 def sweep(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file, or a preset.")],
     lr: Annotated[tuple[float, float], typer.Option(metavar="LOW HIGH", help="Learning rates.")],

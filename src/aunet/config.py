@@ -219,7 +219,7 @@ class TrainConfig(Strict):
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of the steps, from 1 on a number of steps")
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
-    lookup_lr: float = Field(default=1.0, gt=0, description="learning rate of look-ups, relative to `lr`")
+    lookup_lr: float = Field(default=3.0, gt=0, description="learning rate of look-ups, relative to `lr`")
     clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False

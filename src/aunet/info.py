@@ -1,6 +1,7 @@
 """`aunet info`: what a model, a configuration or a preset costs, as a table."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
@@ -11,6 +12,7 @@ from aunet.model.accounting import Accounting, describe
 from aunet.model.directory import CONFIG, load_config
 from aunet.presets import PRESETS, load_run
 from aunet.splitting import splitter
+from aunet.vocabulary import vocabulary
 
 MIXER_COLUMNS = {"attention": ("FFN", "window"), "mamba2": ("state",)}
 """Columns that a stage has by its mixer."""
@@ -19,7 +21,8 @@ MIXER_COLUMNS = {"attention": ("FFN", "window"), "mamba2": ("state",)}
 def describe_target(target: str, overrides: Sequence[str] = (), text: Path | None = None) -> Accounting:
     """Count a model directory, a configuration file or a preset, with dotted overrides.
 
-    `text`: a file on which the bytes per unit are measured; they stand beside those that the configuration expects.
+    `text`: a file on which the bytes per unit are measured; they stand beside those that the configuration expects. Of
+    a model over tokens, the bytes per token.
     """
     run = _load_target(target, overrides)
     accounting = describe(run.model, run.data.seq_len)
@@ -31,6 +34,8 @@ def describe_target(target: str, overrides: Sequence[str] = (), text: Path | Non
         raise AUNetError(f"{text}: {error.strerror}") from None
     if not data:
         raise AUNetError(f"{text}: the file is empty, nothing can be measured on it")
+    if run.model.tokenizer:
+        return replace(accounting, bytes_per_token=len(data) / len(vocabulary(run.model).encode(data)))
     return accounting.with_measured(measure_contraction(run.model, data))
 
 
@@ -64,6 +69,8 @@ def table(accounting: Accounting) -> Table:
         f"{_size(memory.optimizer)} optimizer, {_size(memory.activations_per_million_bytes)} activations per million "
         f"{unit}s of batch"
     )
+    if accounting.bytes_per_token:
+        caption += f"\n{accounting.bytes_per_token:.3f} bytes per token on the text"
     view = Table(box=None, pad_edge=False, caption=caption, caption_justify="left", caption_style="")
     view.add_column("stage")
     mixers = [names for mixer, names in MIXER_COLUMNS.items() if any(s.mixer == mixer for s in accounting.stages)]

@@ -210,11 +210,20 @@ def _scaling() -> dict[str, Preset]:
     return rows
 
 
+def bpe_batch_law(compute: float) -> float:
+    """Tokens per step of the tokenized baseline of this compute: 29.9 C^0.231 (paper, section 3)."""
+    return 29.9 * compute**0.231
+
+
+def bpe_learning_rate_law(compute: float) -> float:
+    """Highest learning rate of the tokenized baseline of this compute: 19.3 C^-0.177 (paper, section 3)."""
+    return 19.3 * compute**-0.177
+
+
 def _bpe_laws(compute: float) -> dict[str, float]:
-    """The paper's laws for the tokenized baseline: tokens per step 29.9 C^0.231, learning rate 19.3 C^-0.177."""
     return {
-        "batch_bytes": float(f"{29.9 * compute**0.231:.3g}"),
-        "lr": float(f"{19.3 * compute**-0.177:.3g}"),
+        "batch_bytes": float(f"{bpe_batch_law(compute):.3g}"),
+        "lr": float(f"{bpe_learning_rate_law(compute):.3g}"),
     }
 
 

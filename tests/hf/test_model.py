@@ -21,7 +21,7 @@ from aunet.errors import AUNetError
 from aunet.hf import AUNetConfig, AUNetForCausalLM, AUNetTokenizer
 from aunet.language_model import LanguageModel
 from aunet.vocabulary import BYTES
-from tests.model.packs import small_config, small_model
+from tests.model.packs import small_config, small_model, with_lookups
 
 PAD = 258
 TEXTS = [b"W\xc3\xb6rds, 1234 and more", b"\xff 7 \x80", b"a", b"one two three"]
@@ -57,6 +57,17 @@ def test_each_side_loads_what_the_other_saved(trained: Path, tmp_path: Path) -> 
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert ours.config == aunet.load(trained).config
     assert again.generation_config.to_dict() == model.generation_config.to_dict()
+
+
+def test_lookups_come_along(tmp_path: Path) -> None:
+    ours = LanguageModel(small_model(with_lookups(small_config(3))))
+    ours.save(tmp_path / "ours")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert aunet.load(tmp_path / "theirs").config == ours.config
+    text = TEXTS[0] * 3
+    logits = theirs(**padded([text], "left")).logits[0]
+    assert (logits - ours.logits([[BOS, *text]])[0]).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

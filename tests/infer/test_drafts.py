@@ -17,7 +17,7 @@ from aunet.infer.request import Request
 from aunet.infer.sampling import Sampling
 from aunet.infer.session import Session
 from aunet.language_model import LanguageModel
-from tests.model.packs import RULES, small_config, small_model
+from tests.model.packs import RULES, small_config, small_model, with_lookups
 
 TEXT = b"The cat sat on the mat. The dog sat on the log. " * 20
 
@@ -58,8 +58,9 @@ def test_what_follows_now_replaces_what_followed_once() -> None:
 
 
 @cache
-def model(stages: int, native: bool) -> LanguageModel:
-    return LanguageModel(small_model(small_config(stages, splitter=RULES[stages - 1]), seed=2), native=native)
+def model(stages: int, native: bool, lookups: bool = False) -> LanguageModel:
+    config = small_config(stages, splitter=RULES[stages - 1])
+    return LanguageModel(small_model(with_lookups(config) if lookups else config, seed=2), native=native)
 
 
 class Always(Drafts):
@@ -103,10 +104,11 @@ def test_wrong_guesses_change_nothing(stages: int, native: bool, guesses: list[b
 
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("stages", [1, 3, 4])
-def test_a_context_that_went_back_reads_on_as_if_it_had_not(stages: int, native: bool) -> None:
+@pytest.mark.parametrize("lookups", [False, True])
+def test_a_context_that_went_back_reads_on_as_if_it_had_not(stages: int, native: bool, lookups: bool) -> None:
     if native and not available():
         pytest.skip("the compiled kernels need a C++ compiler")
-    session: Session = model(stages, native).session()
+    session: Session = model(stages, native, lookups).session()
     start = b"a b c dd " * 7
     for kept in range(1, 12):
         (context,) = (state := session.start(1)).contexts
@@ -116,7 +118,7 @@ def test_a_context_that_went_back_reads_on_as_if_it_had_not(stages: int, native:
         _, (rewind,) = session.try_out([context], [guessed], [levels])
         rewind.keep(kept)
         found = session.extend(state, [list(b" and on, 4")])[0]
-        whole = model(stages, native).logits([[BOS, *start, *guessed[:kept], *b" and on, 4"]])[0]
+        whole = model(stages, native, lookups).logits([[BOS, *start, *guessed[:kept], *b" and on, 4"]])[0]
         assert float((found - whole[-10:]).abs().max()) < 1e-4
 
 

@@ -22,7 +22,7 @@ from aunet.infer.sampling import Sampling
 from aunet.infer.session import Session
 from aunet.infer.state import State
 from aunet.language_model import LanguageModel
-from tests.model.packs import RULES, small_config, small_model
+from tests.model.packs import RULES, small_config, small_model, with_lookups
 
 KERNELS = "eager"
 """What `model` reads with; the fixture sets it."""
@@ -35,13 +35,14 @@ def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(globals(), "KERNELS", request.param)
 
 
-def model(stages: int = 3) -> LanguageModel:
-    return _model(stages, KERNELS == "native")
+def model(stages: int = 3, lookups: bool = False) -> LanguageModel:
+    return _model(stages, lookups, KERNELS == "native")
 
 
 @cache
-def _model(stages: int, native: bool) -> LanguageModel:
-    return LanguageModel(small_model(small_config(stages, splitter=RULES[stages - 1]), seed=2), native=native)
+def _model(stages: int, lookups: bool, native: bool) -> LanguageModel:
+    config = small_config(stages, splitter=RULES[stages - 1])
+    return LanguageModel(small_model(with_lookups(config) if lookups else config, seed=2), native=native)
 
 
 def run(engine: Engine, events: list[Event] | None = None) -> dict[int, list[Event]]:
@@ -111,8 +112,8 @@ def test_any_schedule_writes_what_each_request_writes_alone(
         assert data(found[ticket]) == alone(request)
 
 
-@pytest.mark.parametrize("stages", [1, 2, 4])
-def test_logits_are_those_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch, stages: int) -> None:
+@pytest.mark.parametrize(("stages", "lookups"), [(1, False), (2, False), (4, False), (3, True)])
+def test_logits_are_those_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch, stages: int, lookups: bool) -> None:
     """Also of requests that join late, share a prompt, or take the place of one that left."""
     checked: list[int] = []
     original = Session.extend
@@ -124,7 +125,7 @@ def test_logits_are_those_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch, s
             if not history and context.seen > len(new):
                 history += [BOS, *next(p for p in PROMPTS if len(p) + 1 == context.seen - len(new))]
             history += new
-            whole = model(stages).logits([history])[0]
+            whole = model(stages, lookups).logits([history])[0]
             assert float((logits - whole[-len(new) :]).abs().max()) < 1e-4
             checked.append(len(new))
             kept.append(context)
@@ -133,7 +134,7 @@ def test_logits_are_those_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch, s
     texts: dict[int, list[int]] = {}
     kept: list[Any] = []
     monkeypatch.setattr(Session, "extend", compared)
-    engine = Engine(model(stages).session(), slots=3)
+    engine = Engine(model(stages, lookups).session(), slots=3)
     for i, prompt in enumerate([b"One", SHARED, SHARED, b"One", SHARED + b"and more"]):
         engine.submit(Request(prompt, 12, Sampling(1.0, seed=i)))
         engine.step()
@@ -143,7 +144,8 @@ def test_logits_are_those_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch, s
     assert engine.counters.cached_prompt_bytes >= 2 * len(SHARED)
 
 
-def test_invariant_reading_gives_the_same_bits_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lookups", [False, True])
+def test_invariant_reading_gives_the_same_bits_in_any_company(monkeypatch: pytest.MonkeyPatch, lookups: bool) -> None:
     seen: list[bytes] = []
     original = Sampling.draw
 
@@ -156,7 +158,7 @@ def test_invariant_reading_gives_the_same_bits_in_any_company(monkeypatch: pytes
     wanted = Request(SHARED + b"end", 20, Sampling(0.0, seed=77))
     histories = []
     for company in (0, 5):
-        engine = Engine(model().session(), invariant=True)
+        engine = Engine(model(lookups=lookups).session(), invariant=True)
         for i in range(company):
             engine.submit(Request(PROMPTS[i], 25, Sampling(1.0, seed=i)))
             engine.step()

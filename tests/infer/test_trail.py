@@ -53,4 +53,4 @@ def test_sequences_are_end_to_end() -> None:
 def test_a_model_without_lookups_has_nothing_to_remember() -> None:
     trail = Trail.of(small_config(3))
     assert trail.read([256, 97], [2, 0]) == [None, None, None]
-    assert trail.ends == ()
+    assert trail.begun == ()

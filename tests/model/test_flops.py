@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from packs import random_pack, small_config
+from packs import random_pack, small_config, with_lookups
 
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
@@ -145,3 +145,14 @@ def test_stage_lengths_of_a_batch(deepen: float) -> None:
     assert lengths == expected
     assert [sum(stage) for stage in lengths] == pack.counts
     assert torch.equal(pack.levels, random_pack(2, [9, 1, 30], deepen=deepen).levels)
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_lookups_count_as_parameters_and_cost_no_flops(stages: int) -> None:
+    config = small_config(stages)
+    looked_up = with_lookups(config)
+    tables = [part.parameters for part in parts(AUNet.on_meta(looked_up)) if part.name == "lookup"]
+    assert tables == [3 * 50 * 16, 2 * 51 * 24, 2 * 52 * 32][:stages]
+    assert _parameters(looked_up) == _parameters(config) + sum(tables)
+    assert flops_per_byte(looked_up, 100) == flops_per_byte(config, 100)
+    assert useful_flops_per_byte(looked_up, 100) == useful_flops_per_byte(config, 100)

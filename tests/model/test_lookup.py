@@ -12,7 +12,7 @@ from torch import Tensor
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
 from aunet.model.layout import build_layout
-from aunet.model.lookup import BASE, lookup_rows, row_of, signed
+from aunet.model.lookup import BASE, bucket, lookup_rows, salt, signed
 
 DEPTHS = [1, 2, 3, 4]
 
@@ -38,7 +38,8 @@ def expected_rows(config: AUNetConfig, packed: Pack) -> list[list[list[int]]]:
                     value = 0
                     for one in ids[0 if j < n else ends[j - n] : last]:
                         value = (value * BASE + one + 1) % 2**64
-                    row.append(int(row_of(torch.tensor([signed(value)]), stage.lookup, s, table)))
+                    buckets = stage.lookup.buckets
+                    row.append(table * buckets + int(bucket(torch.tensor([signed(value)]), salt(s, n), buckets)))
                 found[-1].append(row)
     return found
 

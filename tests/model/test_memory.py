@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from packs import Pack, random_pack, small_config
+from packs import Pack, random_pack, small_config, with_lookups
 from torch import Tensor
 
 from aunet.config import AUNetConfig
@@ -26,12 +26,14 @@ def _kept_by_a_run(model: AUNet, pack: Pack) -> int:
 
 @pytest.mark.parametrize("upsampling", ["multilinear", "repeat", "simple"])
 @pytest.mark.parametrize("stages", [1, 2, 3])
-def test_activations_are_what_a_run_keeps(stages: int, upsampling: str) -> None:
+@pytest.mark.parametrize("lookups", [False, True])
+def test_activations_are_what_a_run_keeps(stages: int, upsampling: str, lookups: bool) -> None:
     pack = random_pack(stages - 1, [400, 300, 324], deepen=0.3)
     values = small_config(stages, upsampling=upsampling).model_dump()
     for stage, count in zip(values["stages"], pack.counts, strict=True):
         stage["contraction"] = 1024 / count
     config = AUNetConfig.model_validate(values)
+    config = with_lookups(config) if lookups else config
     model = AUNet(config)
     model.initialise(0)
     measured = _kept_by_a_run(model, pack)

@@ -64,7 +64,7 @@ def test_a_killed_run_with_lookups_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     refused = aunet(*arguments, "train.lookup_lr=2", "train.steps=20")
     assert refused.returncode == 1
-    assert "train.lookup_lr is 2.0, the checkpoint has 1.0" in refused.stderr
+    assert "train.lookup_lr is 2.0, the checkpoint has 3.0" in refused.stderr
 
 
 def test_a_checkpoint_that_lacks_settings_with_a_default_is_resumed(uninterrupted: Path, tmp_path: Path) -> None:

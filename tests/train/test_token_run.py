@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aunet.errors import AUNetError
 from aunet.language_model import LanguageModel
 from aunet.model.flops import flops_per_byte
 from tests.runs import aunet, here, losses, metrics, write_config
@@ -149,3 +150,14 @@ def test_info_counts_tokens(work: Path) -> None:
         values = json.loads(result.stdout)
         assert values["unit"] == "token"
         assert [part["name"] for part in values["stages"][0]["parts"]] == ["embedding", "trunk", "head"]
+        assert values["bytes_per_token"] is None
+    (work / "text.txt").write_text("the old dog runs under the house " * 20)
+    shown = here("info", work / "out", "--text", work / "text.txt", "--json")
+    tokens = len(LanguageModel.load(work / "out").vocabulary.encode((work / "text.txt").read_bytes()))
+    assert json.loads(shown.stdout)["bytes_per_token"] == pytest.approx(660 / tokens)
+    assert "bytes per token on the text" in here("info", work / "out", "--text", work / "text.txt").stdout
+
+
+def test_what_is_made_of_bytes_is_refused(work: Path) -> None:
+    with pytest.raises(AUNetError, match="encode: is for models over bytes"):
+        LanguageModel.load(work / "out").encode("a text")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from aunet.config import AUNetConfig
 from aunet.errors import AUNetError, ConfigError
@@ -54,6 +55,34 @@ def test_stretches_are_the_whole_text(data: bytes) -> None:
     parts = list(stretches(data))
     assert b"".join(part.encode() if isinstance(part, str) else part for part in parts) == data
     assert all(isinstance(a, str) != isinstance(b, str) for a, b in pairwise(parts))
+
+
+@given(texts)
+def test_words_that_are_looked_up_are_those_of_the_library(data: bytes) -> None:
+    library = Tokenizer.from_str(trained())
+    text = data.decode(errors="replace")
+    assert tokens().encode(text.encode()).tolist() == library.encode(text).ids
+
+
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
+LETTERS = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        [{**LETTERS, "use_regex": True}],  # as GPT-2 does
+        [{**SPLIT, "pattern": {"Regex": "[a-z]+"}}, LETTERS],  # leaves parts out
+        [{**SPLIT, "pattern": {"Regex": "(a|b)|[^ab]+"}}, LETTERS],  # has a group
+        [{**SPLIT, "pattern": {"String": " "}}, LETTERS],
+        [{**SPLIT, "pattern": {"Regex": "\\s+|\\S+"}, "behavior": "MergedWithNext"}, LETTERS],
+    ],
+)
+def test_other_ways_to_cut_are_those_of_the_library(cuts: list[dict[str, Any]]) -> None:
+    text = changed(pre_tokenizer={"type": "Sequence", "pretokenizers": cuts})
+    words, library = Tokens(text, "t.json"), Tokenizer.from_str(text)
+    for data in TEXTS:
+        assert words.encode(data.encode()).tolist() == library.encode(data).ids
 
 
 def test_a_process_that_is_spawned_has_the_same_tokens() -> None:

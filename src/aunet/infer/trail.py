@@ -4,72 +4,84 @@ Shapes: U new units of a stage, N tables of a stage.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
 from aunet.config import AUNetConfig, LookupConfig
-from aunet.model.lookup import BASE, INVERSE, MODULUS, row_of, signed
+from aunet.model.lookup import BASE, INVERSE, bucket, salt, signed
 
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass
 class Trail:
-    """The running sum of `aunet.model.lookup` after the last ids."""
+    """The hashes of `aunet.model.lookup` that what was read last has begun."""
 
     lookups: tuple[LookupConfig | None, ...]
     """Of every stage."""
-    seen: int = 0
-    """Ids read; not counted where no stage has a look-up."""
-    total: Integers = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
-    """The sum after all of them, [1]."""
-    ends: tuple[Integers, ...] = ()
-    """Of every stage with a look-up, the sum after each of the last units, as many as its longest n-gram has; 0, the
-    sum before the first id, stands for those before the text."""
+    begun: tuple[Integers, ...]
+    """Of every stage with a look-up: the hash of what was read after each of the last units, the newest last, as many
+    as its longest n-gram has. Where there are no such units, of all that was read."""
 
     @classmethod
     def of(cls, config: AUNetConfig) -> "Trail":
         """That of a sequence that has read nothing."""
         lookups = tuple(stage.lookup for stage in config.stages)
-        ends = tuple(np.zeros(max(x.ngrams), dtype=np.int64) for x in lookups if x is not None)
-        return cls(lookups, ends=ends)
+        return cls(lookups, tuple(np.zeros(max(x.ngrams), dtype=np.int64) for x in lookups if x is not None))
 
     def read(self, ids: Sequence[int], levels: Sequence[int]) -> list[Integers | None]:
         """Rows [U, N] that the new units of every stage look up, None where a stage has no look-up; moves on."""
         found: list[Integers | None] = [None] * len(self.lookups)
-        if not self.ends:
+        if not self.begun or not len(ids):
             return found
-        powers_T, weights_T = (self._powers(base, len(ids)) for base in (BASE, INVERSE))
-        after_T = ((np.array(ids, dtype=np.int64) + 1) * weights_T).cumsum() + self.total
-        level_T, ends = np.asarray(levels), iter(self.ends)
+        powers_T, weights_T = (_powers(base, -(-len(ids) // BLOCK))[: len(ids)] for base in (BASE, INVERSE))
+        # The running sum, which starts anew with every piece.
+        after_T = ((np.array(ids, dtype=np.int64) + 1) * weights_T).cumsum()
+        level_T, begun = np.asarray(levels), iter(self.begun)
         moved = []
         for s, lookup in enumerate(self.lookups):
             if lookup is None:
                 continue
+            before = next(begun)
             unit_U = np.flatnonzero(level_T >= s)
-            before, after_U, powers_U = next(ends), after_T[unit_U], powers_T[unit_U]
-            units = np.concatenate([before, after_U])
-            starts = [units[len(before) - n : len(units) - n] for n in lookup.ngrams]
-            found[s] = np.stack(
-                [row_of((after_U - start_U) * powers_U, lookup, s, i) for i, start_U in enumerate(starts)], axis=1
-            )
-            moved.append(units[len(unit_U) :])
-        self.seen, self.ends = self.seen + len(ids), tuple(moved)
-        self.total = np.concatenate([self.total, after_T])[-1:]
+            # In terms of that sum, a hash that was begun before the piece starts behind 0.
+            starts = -before
+            found[s] = np.empty((0, len(lookup.ngrams)), dtype=np.int64)
+            if len(unit_U):  # most bytes end no unit of a deeper stage
+                starts = np.concatenate([starts, after_T[unit_U]])
+                back_N1, salt_N1, first_N1 = _tables(lookup, s)
+                start_NU = starts[back_N1 + np.arange(len(unit_U))]
+                hash_NU = (after_T[unit_U] - start_NU) * powers_T[unit_U]
+                found[s] = np.ascontiguousarray((bucket(hash_NU, salt_N1, lookup.buckets) + first_N1).T)
+            moved.append((after_T[-1] - starts[len(unit_U) :]) * powers_T[-1:])
+        self.begun = tuple(moved)
         return found
-
-    def _powers(self, base: int, count: int) -> Integers:
-        """Powers of the next positions, counted from 1."""
-        powers_T = np.full(count, signed(base), dtype=np.int64)
-        powers_T[:1] = signed(pow(base, self.seen + 1, MODULUS))
-        return powers_T.cumprod()
 
     def copy(self) -> "Trail":
         """An independent trail after the same ids."""
         return replace(self)  # its arrays are never written to
+
+
+BLOCK = 1024
+
+
+@lru_cache(maxsize=64)
+def _powers(base: int, blocks: int) -> Integers:
+    """Powers 1, 2 ... of a base, [blocks * BLOCK]."""
+    return np.full(blocks * BLOCK, signed(base), dtype=np.int64).cumprod()
+
+
+@lru_cache(maxsize=64)
+def _tables(lookup: LookupConfig, stage: int) -> tuple[Integers, Integers, Integers]:
+    """Of every table, [N, 1]: where among the begun hashes its n-gram starts, its salt, its first row."""
+    longest = max(lookup.ngrams)
+    values = [(longest - n, salt(stage, n), i * lookup.buckets) for i, n in enumerate(lookup.ngrams)]
+    back_N1, salt_N1, first_N1 = np.array(values, dtype=np.int64).T[:, :, None]
+    return back_N1, salt_N1, first_N1
 
 
 def rows_of(

@@ -73,6 +73,8 @@ class Accounting:
     useful_flops_per_byte: float
     stages: tuple[StageAccount, ...]
     memory: MemoryAccount
+    bytes_per_token: float | None = None
+    """Of a model over tokens, on a text, where one was given."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for `json.dumps`."""

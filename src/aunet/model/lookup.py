@@ -11,8 +11,8 @@ int64. R is odd, so it has an inverse, and every hash follows from two values of
 
     S_b = sum over i <= b of (x_i + 1) R^-i        hash of the ids after a up to b = (S_b - S_a) R^b
 
-Integers are the same on every device, and a text that is read in pieces needs to remember S at the last few units only
-(`aunet.infer.trail`). Hashed n-grams of bytes at the entrance of a model of bytes: Pagnoni et al. 2024, "Byte Latent
+Integers are the same on every device, and a text that is read in pieces needs to remember the hashes since the last few
+units only (`aunet.infer.trail`). Hashed n-grams of bytes at the entrance of a model: Pagnoni et al. 2024, "Byte Latent
 Transformer".
 """
 
@@ -50,6 +50,7 @@ class Lookup(nn.Module):
 
     def __init__(self, config: LookupConfig, dim: int) -> None:
         super().__init__()
+        self.config = config
         self.weight = nn.Parameter(torch.empty(len(config.ngrams) * config.buckets, dim))
         self.sparse = False
         """Whether the gradient holds the rows that were read alone, for an optimizer that wants that."""
@@ -78,24 +79,29 @@ def lookup_rows(config: AUNetConfig, ids_T: Tensor, layouts: Sequence[StageLayou
         if stage.lookup is not None:
             index_T, position_T = torch.arange(len(after_T), device=ids_T.device), layout.position_T
             columns = []
-            for table, n in enumerate(stage.lookup.ngrams):
+            for n in stage.lookup.ngrams:
                 # The unit that the n-gram comes after; at a document's start the first one, which it begins with.
                 from_T = index_T - position_T.clamp(max=n)
                 start_T = torch.where(position_T < n, before_T[from_T], after_T[from_T])
-                columns.append(row_of((after_T - start_T) * powers_T, stage.lookup, s, table))
-            found[s] = torch.stack(columns, dim=1)
+                columns.append(bucket((after_T - start_T) * powers_T, salt(s, n), stage.lookup.buckets))
+            found[s] = torch.stack([column + i * stage.lookup.buckets for i, column in enumerate(columns)], dim=1)
         if layout.pooling is not None:
             kept_U = layout.pooling.kept_U
             powers_T, after_T, before_T = powers_T[kept_U], after_T[kept_U], before_T[kept_U]
     return found
 
 
-def row_of(hash_T: Integers, config: LookupConfig, stage: int, table: int) -> Integers:
-    """The row that a hash names in a table of a stage. Two tables do not share their collisions."""
-    mixed_T = hash_T ^ signed(((stage << 32) + config.ngrams[table]) * MIX)
+def salt(stage: int, n: int) -> int:
+    """What makes the table of n-grams of a stage (0-based) place its hashes in a way of its own."""
+    return signed(((stage << 32) + n) * MIX)
+
+
+def bucket(hash_T: Integers, salt: int | Integers, buckets: int) -> Integers:
+    """The bucket of a hash: all bits of both count."""
+    mixed_T = hash_T ^ salt
     mixed_T = (mixed_T ^ _upper_half(mixed_T)) * signed(MIX)
     mixed_T = mixed_T ^ _upper_half(mixed_T)
-    return (mixed_T & ((1 << 63) - 1)) % config.buckets + table * config.buckets
+    return (mixed_T & ((1 << 63) - 1)) % buckets
 
 
 def _upper_half(values_T: Integers) -> Integers:

@@ -5,6 +5,7 @@ elsewhere a shape follows the proportions of that table as far as whole layers a
 
 - the byte stage is a quarter as wide as stage 2, stage 3 is 1.5 times and stage 4 2.25 times as wide as stage 2;
 - the deepest stage (in a Transformer: the only one) has about one layer for every 90 of its width;
+- Mamba-2 has one for every 41;
 - a stage that is not the deepest has 3 + 3 layers from a width of 512 of stage 2 on, 2 + 2 from 256 on, 1 + 1 below.
 """
 
@@ -17,10 +18,11 @@ from aunet.config import AUNetConfig, StageConfig
 from aunet.errors import ConfigError
 from aunet.model.flops import useful_flops_per_byte
 from aunet.presets import AUNET2_SCALING, AUNET3_SCALING, TRANSFORMER_SCALING
+from aunet.scaling.text import Text
 
-NOVEL_CONTRACTION = (1.0, 4.57, 7.83, 12.14)
-"""Bytes per unit of `word1`, `word2`, `word4` on English novels; a text of another kind has its own."""
-WIDTH_PER_LAYER = 90
+WIDTH_PER_LAYER = {"attention": 90, "mamba2": 41}
+LAYER_FLOPS = {"attention": 72, "mamba2": 36}
+"""Useful FLOPs that a layer of width d takes per unit at least, over d^2."""
 WIDTHS = (1.0, 1.5, 2.25)
 """Of stages 2, 3 and 4, relative to stage 2."""
 FLOPS_WEIGHT = 16.0
@@ -74,34 +76,13 @@ def family(name: str) -> Family:
     return FAMILIES[name]
 
 
-@dataclass(frozen=True)
-class Text:
-    """What the text of a race asks of every shape."""
-
-    seq_len: int
-    """Bytes of a row, and the context of every system."""
-    contraction: tuple[float, ...] = NOVEL_CONTRACTION
-    """Bytes per unit of the stages that split at words."""
-    bytes_per_token: float = 1.0
-    """Of the tokenizer of a family over tokens."""
-    tokenizer: str = ""
-    """Its file."""
-    vocab_size: int = VOCAB_SIZE
-    """Its ids with both marks."""
-
-    @property
-    def row_ids(self) -> int:
-        """Ids of a row."""
-        return max(2, round(self.seq_len / self.bytes_per_token))
-
-
 def shape(kind: Family, flops_per_byte: float, text: Text) -> AUNetConfig:
     """The shape of a family whose useful FLOPs per byte, head included, are as near as its proportions allow.
 
     ConfigError where not even the smallest shape is that small.
     """
     found = _candidates(kind, text, flops_per_byte)
-    dims, layers, flops = min(found, key=lambda one: _distance(one[0], one[1], one[2], flops_per_byte))
+    dims, layers, flops = min(found, key=lambda one: _distance(kind, one[0], one[1], one[2], flops_per_byte))
     if flops > 1.5 * flops_per_byte:
         raise ConfigError(
             f"--compute: the smallest {kind.name} takes {flops:.2g} FLOPs per byte, the budget allows "
@@ -110,8 +91,8 @@ def shape(kind: Family, flops_per_byte: float, text: Text) -> AUNetConfig:
     return build(kind, dims, layers, text)
 
 
-def _distance(dims: Sequence[int], layers: Sequence[int], flops: float, wanted: float) -> float:
-    proportion = dims[-1] / layers[-1] / WIDTH_PER_LAYER
+def _distance(kind: Family, dims: Sequence[int], layers: Sequence[int], flops: float, wanted: float) -> float:
+    proportion = dims[-1] / layers[-1] / WIDTH_PER_LAYER[kind.mixer]
     return FLOPS_WEIGHT * abs(math.log(flops / wanted)) + abs(math.log(proportion))
 
 
@@ -134,6 +115,9 @@ def build(kind: Family, dims: Sequence[int], layers: Sequence[int], text: Text) 
     stages = []
     for s, (dim, count) in enumerate(zip(dims, layers, strict=True)):
         contraction = _contraction(kind, s, text)
+        if kind.mixer == "mamba2":
+            stages.append(_mamba(dim, count, contraction))
+            continue
         reach = max(1, round(text.seq_len / (contraction * text.bytes_per_token)))
         window = byte_window(text.seq_len) if s == 0 and kind.rules else reach
         stages.append(
@@ -150,18 +134,19 @@ def byte_window(seq_len: int) -> int:
 
 def _candidates(kind: Family, text: Text, flops_per_byte: float) -> Iterator[tuple[list[int], list[int], float]]:
     """Widths, layers and useful FLOPs per byte."""
-    # A layer of width d takes at least 72 d^2 FLOPs per unit: no wider trunk can fit; much narrower ones are too deep.
+    # A layer of some width takes this many FLOPs at least: no wider trunk can fit; much narrower ones are too deep.
     units = _contraction(kind, kind.stages - 1, text) * text.bytes_per_token
-    widest = math.sqrt(1.5 * flops_per_byte * units / 72) / WIDTHS[max(0, kind.stages - 2)]
+    widest = math.sqrt(1.5 * flops_per_byte * units / LAYER_FLOPS[kind.mixer]) / WIDTHS[max(0, kind.stages - 2)]
     fewest = 1 if kind.rules else 2
-    for width in _widths(widest / 5, widest):
+    narrowest = widest / (450 / WIDTH_PER_LAYER[kind.mixer])
+    for width in _widths(narrowest, widest):
         dims = _dims(kind, width)
         shallow = [_shallow_layers(width)] * (kind.stages - 1)
         one, two = (
             useful_flops_per_byte(build(kind, dims, [*shallow, count], text), text.row_ids) / text.bytes_per_token
             for count in (1, 2)
         )
-        proportional = dims[-1] / WIDTH_PER_LAYER
+        proportional = dims[-1] / WIDTH_PER_LAYER[kind.mixer]
         for count in range(max(fewest, round(proportional / 2)), max(2, round(2 * proportional)) + 1):
             yield dims, [*shallow, count], one + (count - 1) * (two - one)
 
@@ -198,6 +183,15 @@ def _head_dim(dim: int, stage: int) -> int:
     wanted = 64 if stage == 0 and dim < 1024 else 128
     wanted = wanted if dim >= 4 * wanted else 32 if dim >= 96 else 16
     return next(size for size in range(min(wanted, dim), 1, -1) if dim % size == 0 and size % 2 == 0)
+
+
+def _mamba(dim: int, layers: int, contraction: float) -> StageConfig:
+    """The paper's head width 64, or the widest below it that divides; a state of 128, or of 2 dim if that is less."""
+    head_dim = next(size for size in range(64, 0, -1) if 2 * dim % size == 0)
+    state_dim = min(128, 2 * dim)
+    return StageConfig(
+        dim=dim, layers=layers, mixer="mamba2", head_dim=head_dim, state_dim=state_dim, contraction=contraction
+    )
 
 
 def _contraction(kind: Family, stage: int, text: Text) -> float:

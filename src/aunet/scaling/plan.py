@@ -7,13 +7,23 @@ those of its tables, whose FLOPs it counted in its own way.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
+from rich.table import Table
+
 from aunet.config import AUNetConfig
+from aunet.errors import AUNetError, ConfigError
+from aunet.files import replacing
 from aunet.model.flops import LLAMA_BYTES_PER_TOKEN_SQUARED, useful_flops_per_byte
-from aunet.scaling.families import Family, Text, family, paper_shape, shape
+from aunet.presets import bpe_batch_law, bpe_learning_rate_law
+from aunet.scaling.families import Family, family, paper_shape, shape
+from aunet.scaling.fit import fit_records
+from aunet.scaling.records import Record
+from aunet.scaling.text import Text
 from aunet.train.plan import LAW_RANGE, batch_law, learning_rate_law
 
 PAPER_GAMMA = 10.0
@@ -22,7 +32,7 @@ Law = Callable[[float], float]
 """From compute in FLOPs to a batch in ids or to a learning rate."""
 PAPER_LAWS: Mapping[bool, Mapping[str, Law]] = {
     False: {"batch": batch_law, "lr": learning_rate_law},
-    True: {"batch": lambda compute: 29.9 * compute**0.231, "lr": lambda compute: 19.3 * compute**-0.177},
+    True: {"batch": bpe_batch_law, "lr": bpe_learning_rate_law},
 }
 """The paper's laws of systems over bytes (False) and over tokens (True)."""
 
@@ -96,7 +106,11 @@ def make_scale_plan(
     `text`: length of rows, bytes per unit, tokenizer; English novels and rows that grow with the budget if not given.
     `laws`: `batch` and `lr` by compute, the paper's if not given. ConfigError where the budget is too small.
     """
+    if not (compute > 0 and gamma > 0):
+        raise ConfigError(f"--compute and --gamma are above 0; given: {compute:g} and {gamma:g}")
     kind = family(name)
+    if kind.tokens and (text is None or not text.tokenizer):
+        raise ConfigError(f"--tokenizer: {name} needs one; aunet tokenizer train makes it")
     text = text or Text(row_length(compute))
     table = paper_shape(kind, compute, text) if gamma == PAPER_GAMMA else None
     wanted = math.sqrt(compute / (gamma * LLAMA_BYTES_PER_TOKEN_SQUARED))
@@ -117,6 +131,50 @@ def make_scale_plan(
         lr=(laws or PAPER_LAWS[kind.tokens])["lr"](compute),
         notes=_notes(kind, compute, table is not None, laws is not None),
     )
+
+
+def fitted_laws(records: Sequence[Record], name: str) -> Mapping[str, Law]:
+    """The laws of batch and learning rate that the records of a family give; AUNetError where they give none."""
+    if name not in {record.family for record in records}:
+        raise AUNetError(f"--records: there is no record of {name} among them")
+    found = fit_records(records).of(name)
+    if found.batch is None or found.lr is None:
+        raise AUNetError(f"--records: {'; '.join(found.notes) or f'too few budgets of {name} for laws'}")
+    return {"batch": found.batch.at, "lr": found.lr.at}
+
+
+def write_run(plan: ScalePlan, path: Path) -> None:
+    """Write what `aunet train` needs but for the data, as YAML; AUNetError if it cannot be written."""
+    header = f"# {plan.family} of {plan.compute:.3g} FLOPs, planned by aunet scale plan; add data.sources\n"
+    try:
+        with replacing(path) as partial:
+            partial.write_text(header + yaml.safe_dump(plan.settings(), sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise AUNetError(f"--out: {path} cannot be written ({error.strerror})") from None
+
+
+def table(plan: ScalePlan) -> Table:
+    """One row per stage."""
+    view = Table(box=None, pad_edge=False)
+    for column in ("stage", "width", "layers", "head width", "window", "bytes/unit"):
+        view.add_column(column, justify="left" if column == "stage" else "right")
+    for s, stage in enumerate(plan.model.stages, 1):
+        deepest = s == len(plan.model.stages)
+        layers = str(stage.layers) if deepest else f"{stage.layers} + {stage.layers}"
+        size = stage.contraction * plan.bytes_per_token
+        view.add_row(str(s), str(stage.dim), layers, str(stage.head_dim), str(stage.window or "all"), f"{size:.3g}")
+    return view
+
+
+def lines(plan: ScalePlan) -> list[str]:
+    """The run in words."""
+    unit = plan.model.unit
+    return [
+        f"{plan.bytes:.3g} bytes in {plan.steps:,} steps of {plan.batch:,} {unit}s, rows of {plan.seq_len}; highest "
+        f"learning rate {plan.lr:.3g}",
+        f"{plan.flops_per_byte:.3g} useful FLOPs per byte; gamma {plan.gamma:.3g} in Llama 3 tokens",
+        *plan.notes,
+    ]
 
 
 def row_length(compute: float) -> int:

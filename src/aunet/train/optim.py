@@ -12,10 +12,12 @@ from aunet.model.lookup import Lookup
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW with two groups, matrices with weight decay and gains of norms without; for look-ups SparseAdam.
 
-    A step reads a few of the rows of a look-up. Adam on all rows would take longer than the model at small scale, and
-    decay would shrink at every step what is read once in a thousand, so only the rows that were read are moved, without
-    decay. From here on the gradients of look-ups are sparse. `relative_lr` of a group: its part of the learning rate,
-    which is set at every step from the plan.
+    A step reads a few of the rows of a look-up, and Adam on all of them takes long beside a small model, so only those
+    that were read are moved, without decay. They have no momentum: of a row that is read now and then it would take a
+    tenth of the new gradient and the rest of gradients of long ago.
+
+    From here on the gradients of look-ups are sparse. `relative_lr` of a group: its part of the learning rate, which is
+    set at every step from the plan.
     """
     lookups = [module for module in model.modules() if isinstance(module, Lookup)]
     tables = [lookup.weight for lookup in lookups if lookup.weight.requires_grad]
@@ -27,7 +29,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     ]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)]
     if tables:
-        optimizers.append(torch.optim.SparseAdam(tables, betas=config.betas))
+        optimizers.append(torch.optim.SparseAdam(tables, betas=(0.0, config.betas[1])))
     for optimizer, relative_lr in zip(optimizers, (1.0, config.lookup_lr), strict=False):
         for group in optimizer.param_groups:
             group["relative_lr"] = relative_lr

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from aunet.errors import AUNetError, ConfigError, MissingExtra
 from aunet.vocabulary.protocol import Ids
+from aunet.vocabulary.words import words_of
 
 MARKS = 2
 """BOS and EOS, behind the tokens."""
@@ -57,6 +58,9 @@ class Tokens:
             raise self._unfit(f"{len(missing)} of the 256 bytes have no token of their own")
         self._single = [ids[bytes([byte])] for byte in range(256)]
         self._tokenizer = _tokenizer(text, origin)
+        words = words_of(json.loads(text), self._tokenizer.model, _LETTERS)
+        alike = words is not None and all(words.ids(probe) == self._by_library(probe) for probe in PROBES)
+        self._words = words if alike else None
         for probe in (*PROBES, bytes(range(256))):
             data = probe if isinstance(probe, bytes) else probe.encode()
             if self.decode(found := self._ids(data)) != data:
@@ -71,10 +75,7 @@ class Tokens:
         return Tokens, (self._text, self._origin)
 
     def encode(self, data: bytes) -> Ids:
-        """The canonical segmentation, int32 [n]. AUNetError names a text that it would not give back exactly.
-
-        Takes some 150 bytes of memory per byte for a moment.
-        """
+        """The canonical segmentation, int32 [n]. AUNetError names a text that it would not give back exactly."""
         ids = self._ids(data)
         if self.decode(ids) != data:
             raise AUNetError(
@@ -95,10 +96,15 @@ class Tokens:
         found: list[int] = []
         for part in stretches(data):
             if isinstance(part, str):
-                found += self._tokenizer.encode(part, add_special_tokens=False).ids
+                ids = self._words.ids(part) if self._words else None
+                found += self._by_library(part) if ids is None else ids
             else:
                 found += [self._single[byte] for byte in part]
         return found
+
+    def _by_library(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _unfit(self, reason: str) -> ConfigError:
         return ConfigError(
@@ -180,3 +186,4 @@ def _alphabet() -> dict[str, int]:
 
 
 _BYTE_OF = _alphabet()
+_LETTERS = {byte: letter for letter, byte in _BYTE_OF.items()}

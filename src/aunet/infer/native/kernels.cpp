@@ -235,10 +235,16 @@ struct Stage {  // but the trunk
     const float *offset_vectors;  // [offsets, D], what `repeat` adds
 };
 
+struct Lookup {
+    const float *rows;  // of all tables, one below the other
+    int64_t tables;     // 0: none
+};
+
 struct Model {
     const Stage *stages;
     int64_t depth;
     Stack trunk;
+    const Lookup *lookups;  // of every stage
     const float *embedding, *norm;
     Linear head;
 };
@@ -583,13 +589,16 @@ void apply(const Linear &map, const float *norm, float eps, int64_t rows, const 
     });
 }
 
-// A stage and everything below it; x[s] holds the vectors of stage s, and its outputs afterwards. added[s]: what its
-// units look up, [rows, D], or null.
-void read(const Model *model, const Rows *rows, int64_t s, float *const *x, const float *const *added, int threads) {
-    if (added[s]) {
-        const int64_t size = rows[s].count * (s == model->depth ? model->trunk : model->stages[s].down).dim;
-        for (int64_t k = 0; k < size; k++) x[s][k] += added[s][k];
-    }
+// A stage and everything below it; x[s] holds the vectors of stage s, and its outputs afterwards.
+void read(const Model *model, const Rows *rows, int64_t s, float *const *x, const int64_t *const *looked_up,
+          int threads) {
+    const Lookup &lookup = model->lookups[s];
+    const int64_t width = (s == model->depth ? model->trunk : model->stages[s].down).dim;
+    for (int64_t t = 0; t < rows[s].count; t++)
+        for (int64_t n = 0; n < lookup.tables; n++) {
+            const float *row = lookup.rows + looked_up[s][t * lookup.tables + n] * width;
+            for (int64_t k = 0; k < width; k++) x[s][t * width + k] += row[k];
+        }
     if (s == model->depth) return through(&model->trunk, rows[s], x[s], threads);
     const Stage &stage = model->stages[s];
     const Rows &of = rows[s];
@@ -605,7 +614,7 @@ void read(const Model *model, const Rows *rows, int64_t s, float *const *x, cons
     if (!from.empty()) {
         apply(stage.pool, stage.pool_norm, stage.down.eps, from.size(), from.data(), nullptr, 1, to.data(), false,
               threads);
-        read(model, rows, s + 1, x, added, threads);
+        read(model, rows, s + 1, x, looked_up, threads);
     }
     std::vector<int64_t> choice;
     int64_t units = 0;
@@ -638,8 +647,8 @@ extern "C" {
 
 // New positions of some sequences, as `packed`: their number T, their ids, and for every stage the number of its rows
 // and the arrays of `Rows`, each of that length. x: for every stage room for [rows, D], its outputs afterwards.
-// added: for every stage what its rows look up, [rows, D], or null. logits: [T, V].
-void aunet_read(const Model *model, int64_t *packed, float *const *x, const float *const *added, float *logits,
+// looked_up: for every stage with look-ups which rows it looks up, [rows, tables]. logits: [T, V].
+void aunet_read(const Model *model, int64_t *packed, float *const *x, const int64_t *const *looked_up, float *logits,
                 int threads) {
     const int64_t count = *packed++, *ids = packed;
     packed += count;
@@ -658,7 +667,7 @@ void aunet_read(const Model *model, int64_t *packed, float *const *x, const floa
     }
     const int64_t D = model->depth ? model->stages[0].down.dim : model->trunk.dim, V = model->head.outputs;
     for (int64_t t = 0; t < count; t++) std::memcpy(x[0] + t * D, model->embedding + ids[t] * D, D * sizeof(float));
-    read(model, rows.data(), 0, x, added, threads);
+    read(model, rows.data(), 0, x, looked_up, threads);
     std::vector<const float *> from(count);
     std::vector<float *> to(count);
     for (int64_t t = 0; t < count; t++) {

@@ -58,6 +58,10 @@ class _Stack(ctypes.Structure):
     )
 
 
+class _Lookup(ctypes.Structure):
+    _fields_ = (("rows", ctypes.c_void_p), ("tables", ctypes.c_int64))
+
+
 class _Stage(ctypes.Structure):
     _fields_ = (
         ("down", _Stack),
@@ -77,6 +81,7 @@ class _Model(ctypes.Structure):
         ("stages", ctypes.c_void_p),
         ("depth", ctypes.c_int64),
         ("trunk", _Stack),
+        ("lookups", ctypes.c_void_p),
         ("embedding", ctypes.c_void_p),
         ("norm", ctypes.c_void_p),
         ("head", _Linear),
@@ -153,10 +158,16 @@ class NativeKernels:
             slot.pool_norm, slot.pool = self._norm(stage.pool.norm), self._map(stage.pool.project.weight)
             self._upsample(slot, stage.upsample)
         self._stages = stages
+        lookups = (_Lookup * len(config.stages))()
+        for s, own in enumerate(lookups):
+            if (lookup := model.lookup(s)) is not None:
+                own.rows, own.tables = self._floats(lookup.weight), len(lookup.config.ngrams)
+        self._alive.append(lookups)
         self._model = _Model(
             ctypes.addressof(stages),
             config.depth,
             self._stack(model.trunk.blocks, model.trunk.config, 0),
+            ctypes.addressof(lookups),
             self._floats(model.embedding.weight),
             self._norm(model.norm),
             self._map(model.head_weight),
@@ -177,7 +188,7 @@ class NativeKernels:
                 break
             reached.append([(context, n) for context, n in counts if n])
             offsets_at.append(self._pack(packed, s, reached[-1], levels))
-        added = self._looked_up(contexts, ids, all_levels, new)
+        looked_up = rows_of([context.trail for context in contexts], ids, all_levels, new)
         array = np.array(packed, dtype=np.int64)
         outputs = [
             torch.empty((sum(n for _, n in sequences), config.dim))
@@ -188,7 +199,7 @@ class NativeKernels:
             ctypes.byref(self._model),
             ctypes.c_void_p(array.ctypes.data),
             (ctypes.c_void_p * len(outputs))(*(output.data_ptr() for output in outputs)),
-            (ctypes.c_void_p * len(added))(*(None if x is None else x.data_ptr() for x in added)),
+            (ctypes.c_void_p * len(looked_up))(*(None if rows is None else rows.ctypes.data for rows in looked_up)),
             ctypes.c_void_p(logits_TV.data_ptr()),
             torch.get_num_threads(),
         )
@@ -199,17 +210,6 @@ class NativeKernels:
                 if s:
                     context.memories[s - 1].coarse_E = outputs[s][last].clone()
         return logits_TV, outputs
-
-    def _looked_up(
-        self, contexts: Sequence[Context], ids: Sequence[int], levels: Sequence[int], new: Sequence[int]
-    ) -> list[Tensor | None]:
-        """What the new units of every stage look up, [T, D] floats; None where a stage has no look-up."""
-        rows = rows_of([context.trail for context in contexts], ids, levels, new)
-        lookups = [self.model.lookup(s) for s in range(len(rows))]
-        return [
-            None if lookup is None or rows_TN is None else lookup(torch.from_numpy(rows_TN)).float()
-            for lookup, rows_TN in zip(lookups, rows, strict=True)
-        ]
 
     def _pack(
         self, packed: list[int], stage: int, sequences: Sequence[tuple[Context, int]], levels: Sequence[int]
