@@ -76,7 +76,7 @@ def test_the_documents_name_options_that_exist() -> None:
         words = shlex.split(line)
         shown = CliRunner().invoke(app, [*words[1:3], "--help"], env={"COLUMNS": "200"}).output
         assert all(word in shown for word in words if word.startswith("--"))
-    commands = ("sweep", "fit", "plot", "report")
+    commands = ("plan", "sweep", "fit", "plot", "report")
     known = "".join(
         CliRunner().invoke(app, ["scale", name, "--help"], env={"COLUMNS": "200"}).output for name in commands
     )
