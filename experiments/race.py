@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from aunet.config import AUNetConfig, LookupConfig, RunConfig, SourceConfig, validate
+from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.child import run_in_child
 from aunet.scaling.families import FAMILIES
 from aunet.scaling.plan import ScalePlan, make_scale_plan, row_length
@@ -54,14 +55,24 @@ class System:
     family: str
     vocabulary: int = 0
     """Tokens, for a family over tokens."""
-    lookups: bool = False
-    """With hashed n-grams at every stage, which go beyond the paper's recipe."""
+    lookups: tuple[str, ...] = ()
+    """Hashed n-grams, which go beyond the paper's recipe: of `bytes` (or tokens), of `units`."""
+    upsampling: str = "multilinear"
+    tuned_as: str = ""
+    """The system whose settings it takes; its own if empty."""
 
 
 def _systems() -> dict[str, System]:
     found = [System(name, name) for name, family in FAMILIES.items() if not family.tokens]
     found += [System(f"bpe-{name}", "bpe", size) for name, size in VOCABULARIES.items()]
-    return {s.name: s for one in found for s in (one, replace(one, name=f"{one.name}-hash", lookups=True))}
+    hashed = [replace(one, name=f"{one.name}-hash", lookups=("bytes", "units")) for one in found]
+    ablations = [
+        System(f"{name}-{how}", name, upsampling=how, tuned_as=name)
+        for name in ("aunet-2", "aunet-3")
+        for how in ("repeat", "simple")
+    ]
+    ablations.append(System("aunet-2-unit-hash", "aunet-2", lookups=("units",), tuned_as="aunet-2-hash"))
+    return {system.name: system for system in (*found, *hashed, *ablations)}
 
 
 SYSTEMS = _systems()
@@ -101,13 +112,15 @@ def plan_of(system: System, compute: float, train: list[str], runs: Path, consol
         console.print(train_file(train, system.vocabulary, path, "text", TOKENIZER_BYTES, console).line())
     text = measured(row_length(compute), train if path else (), path)
     text = replace(text, contraction=NOVEL_CONTRACTION)  # one shape for all, whatever was looked at
-    return make_scale_plan(system.family, compute, GAMMA, text)
+    plan = make_scale_plan(system.family, compute, GAMMA, text)
+    model = plan.model.model_copy(update={"upsampling": system.upsampling})
+    flops = useful_flops_per_byte(model, plan.seq_len) / plan.bytes_per_token
+    return replace(plan, model=with_lookups(model, system.lookups), flops_per_byte=flops, bytes=compute / flops)
 
 
 def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, device: str, runs: Path) -> RunConfig:
     """A run of the plan; learning rate and batch are those of the laws until they are tuned."""
-    settings = plan.settings()
-    settings["model"] = with_lookups(plan.model) if system.lookups else plan.model
+    settings = plan.settings() | {"model": plan.model}
     settings["data"] |= {"sources": [{"path": path} for path in train], "workers": 1}
     del settings["train"]["steps"]
     settings["train"] |= {
@@ -126,14 +139,15 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, d
     return validate(RunConfig, settings, system.name)
 
 
-def with_lookups(model: AUNetConfig) -> AUNetConfig:
-    """The same model with tables of hashed n-grams at every stage."""
+def with_lookups(model: AUNetConfig, where: tuple[str, ...]) -> AUNetConfig:
+    """The same model with tables of hashed n-grams at the first stage (`bytes`) and at the deeper ones (`units`)."""
     first = (TOKEN_GRAMS, TOKEN_BUCKETS) if model.tokenizer else (BYTE_GRAMS, BYTE_BUCKETS)
-    tables = [first, *[(UNIT_GRAMS, UNIT_BUCKETS)] * model.depth]
-    stages = [
-        stage.model_copy(update={"lookup": LookupConfig(ngrams=ngrams, buckets=buckets)})
-        for stage, (ngrams, buckets) in zip(model.stages, tables, strict=True)
-    ]
+    stages = []
+    for s, stage in enumerate(model.stages):
+        ngrams, buckets = (UNIT_GRAMS, UNIT_BUCKETS) if s else first
+        chosen = ("units" if s else "bytes") in where
+        lookup = LookupConfig(ngrams=ngrams, buckets=buckets) if chosen else None
+        stages.append(stage.model_copy(update={"lookup": lookup}))
     return model.model_copy(update={"stages": tuple(stages)})
 
 
@@ -190,10 +204,14 @@ def run(
 
 def tuned(system: System, compute: float) -> Record:
     """The best complete record of the search at the largest budget up to this one."""
-    found = [read_record(path) for path in sorted((RECORDS / RACE).glob(f"{system.name}-tune-*.json"))]
+    found = [
+        read_record(path) for path in sorted((RECORDS / RACE).glob(f"{system.tuned_as or system.name}-tune-*.json"))
+    ]
     fitting = [record for record in found if record.complete and record.planned_flops < 1.2 * compute]
     if not fitting:
-        raise SystemExit(f"{system.name}: nothing is tuned at {budget(compute)} FLOPs or below; tune it first")
+        raise SystemExit(
+            f"{system.tuned_as or system.name}: nothing is tuned at {budget(compute)} FLOPs or below; tune it first"
+        )
     largest = max(record.planned_flops for record in fitting)
     near = [record for record in fitting if record.planned_flops > 0.8 * largest]
     return min(near, key=lambda record: next(iter(record.bits_per_byte.values())))
