@@ -44,11 +44,13 @@ def write(figures: Mapping[str, str], directory: Path) -> list[Path]:
 
 
 def power_of_ten(value: float) -> str:
-    """A compute or a learning rate as text.
+    """A compute or a learning rate as text, with one digit where that is right within 5%, as budgets are named.
 
-    >>> power_of_ten(1.0e13), power_of_ten(3.16e14), power_of_ten(5e-4)
-    ('1e13', '3.2e14', '5e-4')
+    >>> power_of_ten(9.86e12), power_of_ten(3.4e14), power_of_ten(5e-4)
+    ('1e13', '3.4e14', '5e-4')
     """
+    rounded = float(f"{value:.0e}")
+    value = rounded if abs(rounded / value - 1) < 0.05 else value
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
