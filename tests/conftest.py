@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("no time limits", deadline=None)
+settings.load_profile("no time limits")
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ class Script:
         def copy(self) -> "Script.Context":
             return self
 
-        def pages(self) -> list[Any]:
+        def kept(self) -> list[Any]:
             return []
 
     def __init__(self, *scripts: Sequence[int]) -> None:

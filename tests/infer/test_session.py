@@ -1,5 +1,6 @@
 """The cached cascade against the full forward pass, at every byte."""
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -82,6 +83,13 @@ def _session(stages: int, rule: str, shape: str, native: bool) -> Session:
 
 
 @torch.no_grad()
+@cache
+def in_doubles(stages: int, rule: str, shape: str) -> Session:
+    """The same model in double precision, for forward passes."""
+    model = _session(stages, rule, shape, False)
+    return Session(copy.deepcopy(model.model).double(), model.splitter)
+
+
 def uncut(session: Session, data: bytes) -> Tensor:
     """Logits after BOS and after each byte, by one forward pass over the whole text: [n + 1, V]."""
     levels = np.concatenate([[session.splitter.depth], session.splitter.levels(data)]).astype(np.uint8)
@@ -161,7 +169,10 @@ def test_any_text_cut_anywhere(
     model = session(stages, rule, shape)
     texts = texts[:batch]
     for text, logits in zip(texts, read(model, texts, [sizes[:batch] for sizes in cuts]), strict=True):
-        assert close(logits, uncut(model, text))
+        whole = uncut(model, text)
+        # Now and then a text makes a tiny vector, which a norm blows up together with what rounding left of it.
+        lost = float((whole - uncut(in_doubles(stages, rule, shape), text)).abs().max())
+        assert float((logits - whole).abs().max()) < TOLERANCE + 4 * lost
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])

@@ -1,6 +1,7 @@
 """The database that the workers of a sweep share."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from aunet.scaling.points import optuna
 from aunet.scaling.records import difference
 
 SQLITE = "sqlite:///"
+ATTEMPTS = 5
 
 
 def open_study(url: str, name: str, identity: Mapping[str, Any], stale_after: int, on_stale: Any) -> Any:
@@ -18,12 +20,7 @@ def open_study(url: str, name: str, identity: Mapping[str, Any], stale_after: in
     A trial whose worker has been silent for `stale_after` seconds is failed, and `on_stale(study, trial)` called.
     """
     with _storage_errors(url):
-        storage = optuna().storages.RDBStorage(
-            url,
-            heartbeat_interval=max(1, stale_after // 4),
-            grace_period=stale_after,
-            heartbeat_stale_trial_callback=on_stale,
-        )
+        storage = _open_storage(url, stale_after, on_stale)
         if url.startswith("sqlite"):
             _serialise(storage.engine)
         study = optuna().create_study(study_name=name, storage=storage, load_if_exists=True)
@@ -32,6 +29,26 @@ def open_study(url: str, name: str, identity: Mapping[str, Any], stale_after: in
         raise ConfigError(f"--study: {name} is another search: {change}; restore it or name another")
     study.set_user_attr("sweep", dict(identity))
     return study
+
+
+def _open_storage(url: str, stale_after: int, on_stale: Any) -> Any:
+    """The database; its tables are made by whoever is first."""
+    from sqlalchemy.exc import DBAPIError
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return optuna().storages.RDBStorage(
+                url,
+                heartbeat_interval=max(1, stale_after // 4),
+                grace_period=stale_after,
+                heartbeat_stale_trial_callback=on_stale,
+            )
+        except DBAPIError:
+            # Another worker may be making the tables in this moment; then they are there the next time.
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(1.0)
+    raise AssertionError
 
 
 def _serialise(engine: Any) -> None:
