@@ -21,6 +21,8 @@ from aunet.scaling.sweep import Sweep
 from tests.runs import aunet, start, write_config
 from tests.scaling.made_records import config
 
+LONGER = "train.bytes=96000"
+"""So that a run does not end before the signal comes."""
 RANGES = ("--lr", "1e-3", "3e-2", "--batch", "512", "2048")
 
 
@@ -104,14 +106,14 @@ def test_a_killed_worker_is_noticed_and_its_run_goes_on_from_its_checkpoint(plac
 
 
 def test_a_signal_saves_gives_the_point_back_and_the_same_command_resumes(place: Path) -> None:
-    worker = start(*command(place, points=1))
+    worker = start(*command(place, LONGER, points=1))
     until(lambda: metrics_lines(place, "tiny-000") >= 2)
     os.killpg(worker.pid, signal.SIGTERM)
     _, stderr = worker.communicate()
     assert worker.returncode == 143, stderr
     assert "Traceback" not in stderr
     assert trials(place) == ["FAIL", "WAITING"]
-    rerun = sweep(place, "--remove-checkpoints", points=1)
+    rerun = sweep(place, LONGER, "--remove-checkpoints", points=1)
     assert rerun.returncode == 0, rerun.stderr
     assert "resuming after step" in rerun.stdout
     assert found(place)["tiny-000"].complete
