@@ -16,7 +16,6 @@ from aunet.bytes import BOS
 from aunet.errors import ConfigError
 from aunet.infer import engine as engine_module
 from aunet.infer.engine import HOLD, Engine
-from aunet.infer.native.build import available
 from aunet.infer.request import Event, Request
 from aunet.infer.sampling import Sampling
 from aunet.infer.session import Session
@@ -28,11 +27,9 @@ KERNELS = "eager"
 """What `model` reads with; the fixture sets it."""
 
 
-@pytest.fixture(autouse=True, params=["eager", "native"])
-def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "native" and not available():
-        pytest.skip("the compiled kernels need a C++ compiler")
-    monkeypatch.setitem(globals(), "KERNELS", request.param)
+@pytest.fixture(autouse=True)
+def _kernels(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "KERNELS", kernels)
 
 
 def model(stages: int = 3, lookups: bool = False) -> LanguageModel:

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from aunet.bytes import BOS
 from aunet.config import AUNetConfig
 from aunet.infer.eager import lay_out_for_reading
-from aunet.infer.native.build import available
 from aunet.infer.native.kernels import NativeKernels
 from aunet.infer.session import Session
 from aunet.infer.state import Context
@@ -54,12 +53,9 @@ KERNELS = "eager"
 """What `session` reads with; the fixture sets it."""
 
 
-@pytest.fixture(autouse=True, params=["eager", "native"])
-def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "native" and not available():
-        pytest.skip("the compiled kernels need a C++ compiler")
-    monkeypatch.setitem(globals(), "KERNELS", request.param)
-    return str(request.param)
+@pytest.fixture(autouse=True)
+def _kernels(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "KERNELS", kernels)
 
 
 def session(stages: int, rule: str, shape: str) -> Session:
@@ -85,7 +81,7 @@ def _session(stages: int, rule: str, shape: str, native: bool) -> Session:
 @torch.no_grad()
 @cache
 def in_doubles(stages: int, rule: str, shape: str) -> Session:
-    """The same model in double precision, for forward passes."""
+    """The same model in double precision."""
     model = _session(stages, rule, shape, False)
     return Session(copy.deepcopy(model.model).double(), model.splitter)
 
@@ -170,9 +166,17 @@ def test_any_text_cut_anywhere(
     texts = texts[:batch]
     for text, logits in zip(texts, read(model, texts, [sizes[:batch] for sizes in cuts]), strict=True):
         whole = uncut(model, text)
-        # Now and then a text makes a tiny vector, which a norm blows up together with what rounding left of it.
-        lost = float((whole - uncut(in_doubles(stages, rule, shape), text)).abs().max())
-        assert float((logits - whole).abs().max()) < TOLERANCE + 4 * lost
+        # Now and then a text makes a tiny vector, which a norm blows up together with what rounding left of it. Then
+        # the forward pass itself is not known to the tolerance; `test_a_text_that_rounding_blows_up` has such a text.
+        assume(float((whole - uncut(in_doubles(stages, rule, shape), text)).abs().max()) < TOLERANCE / 4)
+        assert close(logits, whole)
+
+
+@pytest.mark.parametrize("sizes", [[], [[1]] * 30, [[3], [7], [1], [2]]])
+def test_a_text_that_rounding_blows_up(sizes: list[list[int]]) -> None:
+    text = b"aword  a\x80\xffa\n a\xc3\xa9\xe6\xbc\xa2\naa\x80\xff\n"
+    model = in_doubles(4, RULES[3], "narrow")
+    assert float((read(model, [text], sizes)[0] - uncut(model, text)).abs().max()) < 1e-9
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
