@@ -15,7 +15,7 @@ from aunet.scaling.families import FAMILIES
 from aunet.scaling.plan import ScalePlan, fitted_laws, make_scale_plan, write_run
 from aunet.scaling.text import Text
 from aunet.train.plan import make_plan
-from tests.runs import aunet
+from tests.runs import aunet, here
 
 LLAMA = Text(8192, bytes_per_token=4.56, tokenizer="tokenizer.json", vocab_size=128_258)
 SMALL_BPE = Text(512, bytes_per_token=3.6, tokenizer="tokenizer.json", vocab_size=4098)
@@ -84,6 +84,22 @@ def test_the_run_that_is_written_is_the_one_that_was_planned(tmp_path: Path) -> 
         write_run(plan, tmp_path / "no" / "directory" / "run.yaml")
 
 
+def test_a_budget_near_one_of_the_papers_is_not_taken_for_it() -> None:
+    plan = make_scale_plan("aunet-2", 1.4e19)
+    assert "by the proportions" in plan.notes[0]
+    assert plan.bytes * plan.flops_per_byte == pytest.approx(1.4e19)
+    assert "of the paper's table" in make_scale_plan("aunet-2", 1e19).notes[0]
+
+
+@pytest.mark.parametrize("compute", ["0", "-1", "nan", "inf"])
+def test_a_compute_that_is_none_is_one_line_of_the_command(compute: str) -> None:
+    wrong = here("scale", "plan", "--family", "aunet-2", "--compute", compute)
+    assert wrong.returncode == 2
+    assert wrong.stderr == (
+        f"aunet: error: --compute: {float(compute):g} is not a finite number above 0; write for instance 1e14 or 10\n"
+    )
+
+
 def test_given_laws_replace_the_papers() -> None:
     plan = make_scale_plan("aunet-2", 1e14, 4.0, laws={"batch": lambda c: 8192.0, "lr": lambda c: 1e16 / c / 1e4})
     assert (plan.batch, plan.lr) == (8192, 0.01)
@@ -94,7 +110,10 @@ def test_what_cannot_be_planned_is_one_line() -> None:
     for arguments, line in [
         (("aunet-5", 1e14), "--family: no family 'aunet-5'; known: aunet-2, "),
         (("aunet-2", 1e8), "--compute: the smallest aunet-2 takes .* raise --compute or lower --gamma"),
-        (("aunet-2", -1.0), "--compute and --gamma are above 0"),
+        (("aunet-2", -1.0), "--compute: -1 is not a finite number above 0"),
+        (("aunet-2", 1e14, 0.0), "--gamma: 0 is not a finite number above 0"),
+        (("aunet-2", 1e14, 4.0, SMALL_BPE), "--tokenizer: aunet-2 reads bytes"),
+        (("bytes", 1e14, 4.0, SMALL_BPE), "--tokenizer: bytes reads bytes"),
         (("bpe", 1e14), "--tokenizer: bpe needs one"),
     ]:
         with pytest.raises(ConfigError, match=line):

@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aunet.bytes import VOCAB_SIZE
 from aunet.config import AUNetConfig, StageConfig
 from aunet.errors import ConfigError
 from aunet.model.flops import useful_flops_per_byte
@@ -98,7 +97,8 @@ def _distance(kind: Family, dims: Sequence[int], layers: Sequence[int], flops: f
 
 def paper_shape(kind: Family, compute: float, text: Text) -> AUNetConfig | None:
     """The shape of the paper's table for this budget, if it has one: attention reaches over the whole row there."""
-    found = (kind.table or {}).get(f"{compute:.0e}".replace("e+", "e"))
+    rows = (row for budget, row in (kind.table or {}).items() if math.isclose(float(budget), compute))
+    found = next(rows, None)
     if found is None:
         return None
     built = build(kind, *found, text)
@@ -123,8 +123,8 @@ def build(kind: Family, dims: Sequence[int], layers: Sequence[int], text: Text) 
         stages.append(
             StageConfig(dim=dim, layers=count, head_dim=_head_dim(dim, s), window=window, contraction=contraction)
         )
-    size = text.vocab_size if kind.tokens else VOCAB_SIZE
-    return AUNetConfig(stages=tuple(stages), splitter="+".join(kind.rules), vocab_size=size, tokenizer=text.tokenizer)
+    splitter = "+".join(kind.rules)
+    return AUNetConfig(stages=tuple(stages), splitter=splitter, vocab_size=text.vocab_size, tokenizer=text.tokenizer)
 
 
 def byte_window(seq_len: int) -> int:

@@ -104,14 +104,17 @@ def make_scale_plan(
     """Plan a run of the family `name`.
 
     `text`: length of rows, bytes per unit, tokenizer; English novels and rows that grow with the budget if not given.
-    `laws`: `batch` and `lr` by compute, the paper's if not given. ConfigError where the budget is too small.
+    `laws`: `batch` and `lr` by compute, the paper's if not given. ConfigError where the budget is too small, or a
+    tokenizer is missing or not for this family.
     """
-    if not (compute > 0 and gamma > 0):
-        raise ConfigError(f"--compute and --gamma are above 0; given: {compute:g} and {gamma:g}")
+    _check_positive("compute", compute)
+    _check_positive("gamma", gamma)
     kind = family(name)
-    if kind.tokens and (text is None or not text.tokenizer):
-        raise ConfigError(f"--tokenizer: {name} needs one; aunet tokenizer train makes it")
     text = text or Text(row_length(compute))
+    if kind.tokens and not text.tokenizer:
+        raise ConfigError(f"--tokenizer: {name} needs one; aunet tokenizer train makes it")
+    if text.tokenizer and not kind.tokens:
+        raise ConfigError(f"--tokenizer: {name} reads bytes; leave it out, or take the family bpe")
     table = paper_shape(kind, compute, text) if gamma == PAPER_GAMMA else None
     wanted = math.sqrt(compute / (gamma * LLAMA_BYTES_PER_TOKEN_SQUARED))
     model = table or shape(kind, wanted, text)
@@ -180,11 +183,19 @@ def lines(plan: ScalePlan) -> list[str]:
 def row_length(compute: float) -> int:
     """Bytes of a row: the paper's 8192 at its budgets, and a power of two that grows as the fourth root below them.
 
+    ConfigError where `compute` is no finite number above 0.
+
     >>> [row_length(compute) for compute in (1e13, 1e14, 3e15, 1e18, 1e22)]
     [512, 1024, 2048, 8192, 8192]
     """
+    _check_positive("compute", compute)
     exponent: int = round(math.log2(512 * (compute / 1e13) ** 0.25))
     return min(8192, max(256, 1 << exponent))
+
+
+def _check_positive(flag: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"--{flag}: {value:g} is not a finite number above 0; write for instance 1e14 or 10")
 
 
 def _notes(kind: Family, compute: float, table: bool, fitted: bool) -> tuple[str, ...]:
