@@ -6,21 +6,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs import pack, random_pack, small_config, small_model
+from packs import pack, random_pack, small_config, small_model, with_lookups
 from torch import Tensor
 
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
 
 DEPTHS = [1, 2, 3, 4]
-VARIANTS = ["multilinear", "repeat", "simple"]
+VARIANTS = ["multilinear", "repeat", "simple", "look-ups"]
+"""Ways to upsample, and multi-linear with look-ups at every stage."""
 EXACT = torch.float64
 
 
-@pytest.mark.parametrize("upsampling", VARIANTS)
+def config_of(stages: int, variant: str) -> AUNetConfig:
+    return with_lookups(small_config(stages)) if variant == "look-ups" else small_config(stages, upsampling=variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stages", DEPTHS)
-def test_a_document_does_not_see_its_neighbours(stages: int, upsampling: str) -> None:
-    model = small_model(small_config(stages, upsampling=upsampling), dtype=EXACT)
+def test_a_document_does_not_see_its_neighbours(stages: int, variant: str) -> None:
+    model = small_model(config_of(stages, variant), dtype=EXACT)
     packed = random_pack(stages - 1, [9, 1, 40, 2, 23])
     together = model(*packed.inputs)
     for n in range(5):
@@ -42,13 +47,11 @@ def test_gradients_of_a_document_are_those_of_the_document_alone(stages: int) ->
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(inside, alone, strict=True))
 
 
-@pytest.mark.parametrize("upsampling", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stages", DEPTHS)
 @pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [6], [70], [5, 1, 90]])
-def test_documents_with_nothing_but_their_first_position_pooled(
-    stages: int, upsampling: str, lengths: list[int]
-) -> None:
-    model = small_model(small_config(stages, upsampling=upsampling), dtype=EXACT)
+def test_documents_with_nothing_but_their_first_position_pooled(stages: int, variant: str, lengths: list[int]) -> None:
+    model = small_model(config_of(stages, variant), dtype=EXACT)
     packed = random_pack(stages - 1, lengths, deepen=0.0)
     assert packed.counts[1:] == [len(lengths)] * (stages - 1)
     logits = model(*packed.inputs)
@@ -70,9 +73,7 @@ def test_every_parameter_learns(stages: int) -> None:
 
 
 MODELS = {
-    (stages, variant): small_model(small_config(stages, upsampling=variant), dtype=EXACT)
-    for stages in DEPTHS
-    for variant in VARIANTS
+    (stages, variant): small_model(config_of(stages, variant), dtype=EXACT) for stages in DEPTHS for variant in VARIANTS
 }
 
 
@@ -134,10 +135,10 @@ def test_stages_without_layers_run() -> None:
     assert model(*packed.inputs).shape == (25, 258)
 
 
-@pytest.mark.parametrize("upsampling", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stages", DEPTHS)
-def test_initialisation_reaches_every_parameter(stages: int, upsampling: str) -> None:
-    config = small_config(stages, upsampling=upsampling)
+def test_initialisation_reaches_every_parameter(stages: int, variant: str) -> None:
+    config = config_of(stages, variant)
     model = AUNet.on_meta(config).to_empty(device="cpu")
     with torch.no_grad():
         for tensor in model.state_dict().values():
@@ -150,7 +151,7 @@ def test_initialisation_reaches_every_parameter(stages: int, upsampling: str) ->
     same = {name: torch.equal(tensor, direct.state_dict()[name]) for name, tensor in model.state_dict().items()}
     assert all(same.values())
     differs = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, other.state_dict()[name])}
-    fixed = {name for name in same if name.endswith(("norm.weight", "per_offset"))}
+    fixed = {name for name in same if name.endswith(("norm.weight", "per_offset", "lookup.weight"))}
     assert differs == set(same) - fixed
 
 

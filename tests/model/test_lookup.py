@@ -72,28 +72,6 @@ def test_ngrams_spread_over_their_buckets() -> None:
         assert (places[:, a] == places[:, b]).float().mean() < 0.01
 
 
-@pytest.mark.parametrize("stages", DEPTHS)
-def test_a_document_looks_up_nothing_of_its_neighbours(stages: int) -> None:
-    model = small_model(with_lookups(small_config(stages)), dtype=torch.float64)
-    packed = random_pack(stages - 1, [9, 1, 40, 2, 23])
-    together = model(*packed.inputs)
-    for n in range(5):
-        alone = model(*packed.document(n).inputs)
-        assert torch.allclose(together[packed.starts[n] : packed.starts[n + 1]], alone, atol=1e-11)
-
-
-@pytest.mark.parametrize("stages", DEPTHS)
-def test_what_comes_later_changes_no_logit(stages: int) -> None:
-    model, packed = small_model(with_lookups(small_config(stages)), dtype=torch.float64), random_pack(stages - 1, [50])
-    before = model(*packed.inputs)
-    for t in (1, 20, 49):
-        ids, levels = packed.ids.clone(), packed.levels.clone()
-        ids[t:] = (ids[t:] + 1) % 258
-        levels[t:] = torch.flip(levels[t:], [0])
-        after = model(*pack([ids], [levels], [packed.targets], stages - 1).inputs)
-        assert torch.allclose(before[:t], after[:t], atol=1e-11)
-
-
 def test_the_longest_ngram_is_seen() -> None:
     """The counterpart: without blocks, a byte that is five back reaches a position by the look-up alone."""
     stage = {"dim": 16, "layers": 0, "head_dim": 4, "lookup": {"ngrams": [2, 6], "buckets": 1000}}

@@ -15,7 +15,7 @@ from aunet.bytes import to_bytes
 from aunet.report import colours
 from aunet.report.curve import Point, curve_svg
 from aunet.report.passage import Character, Passage, visible
-from aunet.report.theme import theme
+from aunet.report.theme import opening, theme
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -110,19 +110,7 @@ def _page(title: str, body: str) -> str:
     files = resources.files("aunet.report")
     style = theme() + files.joinpath("page.css").read_text(encoding="utf-8") + _tones()
     script = files.joinpath("passage.js").read_text(encoding="utf-8")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
+    return f"""{opening(title, POLICY, style)}{body}
 </main>
 <script>
 {script}</script>

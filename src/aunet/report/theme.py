@@ -7,6 +7,7 @@ A colour has its light and its dark form in one property, so that a page that se
 """
 
 from collections.abc import Iterator
+from html import escape
 from importlib import resources
 
 from aunet.report import colours
@@ -20,6 +21,23 @@ def theme() -> str:
     shared = resources.files("aunet.report").joinpath("theme.css").read_text(encoding="utf-8")
     lines = "".join(f"  {name}: {value};\n" for name, value in _properties())
     return f"{shared}:root {{\n{lines}}}\n"
+
+
+def opening(title: str, policy: str, style: str) -> str:
+    """The beginning of a page that stands alone, up to its content: `policy` is its Content-Security-Policy."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+"""
 
 
 def _properties() -> Iterator[tuple[str, str]]:

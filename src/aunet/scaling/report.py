@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aunet.errors import AUNetError
 from aunet.files import make_directory, replacing
-from aunet.report.theme import theme
+from aunet.report.theme import opening, theme
 from aunet.scaling import tables
 from aunet.scaling.fit import Fit, fit_records
 from aunet.scaling.intervals import SAMPLES, SEED
@@ -133,19 +133,7 @@ def _html(records: Sequence[Record], shown: Sequence[Table], figures: Mapping[st
         for name, text in figures.items()
     ]
     notes = "".join(f"<p>{escape(line)}</p>" for line in (*METHOD, *_provenance(records)))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{TITLE}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<header>
+    return f"""{opening(TITLE, POLICY, style)}<header>
 <p class="kind">aunet scale report</p>
 <h1>{TITLE}</h1>
 </header>
