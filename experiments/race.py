@@ -42,7 +42,7 @@ TOKENIZER_BYTES = 3e7
 """Of the training text, on which tokenizers are trained."""
 VOCABULARIES = {"1k": 1024, "4k": 4096, "16k": 16384}
 LOOKUP_LR = 3.0
-"""Relative to the learning rate of the rest: found at 5e11 and 2e12 FLOPs."""
+"""Relative to the learning rate of the rest, as is the default."""
 BYTE_GRAMS, UNIT_GRAMS, TOKEN_GRAMS = (2, 3, 4, 6), (1,), (2, 3)
 BYTE_BUCKETS, UNIT_BUCKETS, TOKEN_BUCKETS = 32_768, 65_536, 65_536
 
@@ -130,7 +130,7 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, d
         "threads": threads,
         "device": device,
         "precision": "bf16" if device == "cuda" else "fp32",
-        "compile": device == "cuda",
+        "compile": device == "cuda" and FAMILIES[system.family].mixer == "attention",
         "log_every": 10,
         "checkpoint_every": 300,
         "keep": 1,

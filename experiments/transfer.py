@@ -71,7 +71,7 @@ def texts(languages: Iterable[str], declarations: str) -> Iterator[tuple[str, by
     with zstandard.open(declarations, "rt", encoding="utf-8") as lines:
         for line in lines:
             declaration = json.loads(line)
-            yield f"udhr: {declaration['script']}", declaration["text"].encode()
+            yield f"udhr: {declaration['script'] or 'script not named'}", declaration["text"].encode()
 
 
 def table(found: dict[str, list[Found]]) -> Table:
