@@ -1,18 +1,20 @@
 """Causal attention over ragged, packed documents: one function, two backends.
 
-Shapes: T positions of all documents end to end, N documents, H query heads, G key/value heads, K head width,
-C queries in a chunk, S keys that a chunk sees.
+Shapes: T positions of all documents end to end, N documents, H query heads, G key/value heads, K head width, R runs
+of C queries, S keys that a run sees.
 
 A window w means that a query sees at most w keys, itself included. CUDA half precision runs
-`torch.nn.attention.varlen`. Everywhere else one opaque operator calls torch's fused attention document by document:
-a document that fits in the window is plainly causal; a longer one is read in chunks of queries against the w - 1 + C
-keys that they can see, all chunks in one call under one shared band mask. Nothing is padded to a rectangle, and the
-cost grows with T w, not with T squared.
+`torch.nn.attention.varlen`. Everywhere else one opaque operator calls torch's fused attention on many documents at
+once: what lies within a window of a document's start is plainly causal; what comes after it is read in chunks of
+queries against the w - 1 + C keys that they can see, under one shared band mask. Documents are padded to the next
+multiple of a few positions, never to the longest, and the cost grows with T w, not with T squared.
 """
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +24,10 @@ from torch.nn import functional as F
 
 CHUNK = 64
 """Queries per chunk of a windowed document: small enough to waste few masked keys, large enough for the kernels."""
+PAD = 16
+"""Runs are as long as a multiple of this, so that documents of nearly one length are read in one call."""
+KEYS_AT_ONCE = 1 << 16
+"""Of all chunks of a call: neighbouring chunks share keys, which are copied for each of them."""
 
 
 def attention(
@@ -55,13 +61,12 @@ def _packed_attention(
     q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, starts_N: Tensor, window: int
 ) -> tuple[Tensor, Tensor]:
     """Output [T, H, K] and, for the backward pass, the log-sum-exp of the scores [T, H]."""
-    out_THK, lse_TH = torch.empty_like(q_THK), q_THK.new_empty(q_THK.shape[:2], dtype=_lse_dtype(q_THK))
-    for view in _views(starts_N, window):
-        q, k, v = view.queries(q_THK), view.keys(k_TGK, q_THK.shape[1]), view.keys(v_TGK, q_THK.shape[1])
-        out, lse = _forward(q, k, v, view.mask(q))
-        view.queries(out_THK).copy_(out)
-        view.queries(lse_TH[..., None]).copy_(lse[..., None])
-    return out_THK, lse_TH
+    plan = _plan(tuple(starts_N.tolist()), window, q_THK.device)
+    found = []
+    for runs in plan.runs:
+        q, k, v = runs.queries(q_THK), runs.keys(k_TGK, q_THK.shape[1]), runs.keys(v_TGK, q_THK.shape[1])
+        found.append(_forward(q, k, v, runs.mask(q)))
+    return plan.gather([out for out, _ in found]), plan.gather([lse for _, lse in found])
 
 
 @_packed_attention.register_fake
@@ -85,22 +90,16 @@ def _packed_attention_backward(
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     heads = q_THK.shape[1]
-    dq_THK, dk_TGK, dv_TGK = torch.empty_like(q_THK), torch.zeros_like(k_TGK), torch.zeros_like(v_TGK)
-    for view in _views(starts_N, window):
-        q, k, v = view.queries(q_THK), view.keys(k_TGK, heads), view.keys(v_TGK, heads)
-        dq, dk, dv = _backward(
-            view.queries(grad_THK),
-            q,
-            k,
-            v,
-            view.queries(out_THK),
-            view.queries(lse_TH[..., None])[..., 0].contiguous(),
-            view.mask(q),
-        )
-        view.queries(dq_THK).copy_(dq)
-        view.add_to_keys(dk_TGK, dk)
-        view.add_to_keys(dv_TGK, dv)
-    return dq_THK, dk_TGK, dv_TGK
+    plan = _plan(tuple(starts_N.tolist()), window, q_THK.device)
+    dqs, dk_TGK, dv_TGK = [], torch.zeros_like(k_TGK), torch.zeros_like(v_TGK)
+    for runs in plan.runs:
+        q, k, v = runs.queries(q_THK), runs.keys(k_TGK, heads), runs.keys(v_TGK, heads)
+        grad, lse = runs.without_padding(runs.queries(grad_THK)), runs.queries(lse_TH).contiguous()
+        dq, dk, dv = _backward(grad, q, k, v, runs.queries(out_THK), lse, runs.mask(q))
+        dqs.append(dq)
+        runs.add_to_keys(dk_TGK, dk)
+        runs.add_to_keys(dv_TGK, dv)
+    return plan.gather(dqs), dk_TGK, dv_TGK
 
 
 @_packed_attention_backward.register_fake
@@ -141,63 +140,107 @@ def _autograd(ctx: Any, grad_THK: Tensor, _: Tensor) -> tuple[Tensor | None, ...
 _packed_attention.register_autograd(_autograd, setup_context=_setup_context)
 
 
-class _View:
-    """A run of `chunks` times `length` queries of one document, and the keys that each chunk sees.
+@dataclass(frozen=True)
+class _Runs:
+    """Runs of queries of one length, read in one call, and the keys that each of them sees.
 
-    Chunk c holds the queries from `first + c * length` on and sees the `before` keys ahead of them and its own. Without
-    a window it is plainly causal.
+    Query c of a run sees the `before` keys ahead of it and itself; where `before` is None, all keys up to its own.
+    A run that goes beyond its document repeats the last position, which no position before it sees.
     """
 
-    def __init__(self, first: int, chunks: int, length: int, window: int | None) -> None:
-        self.first, self.chunks, self.length, self.window = first, chunks, length, window
-        self.before = window - 1 if window else 0
+    queries_RC: Tensor
+    """Positions among the packed ones."""
+    keys_RS: Tensor
+    padding_RC: Tensor | None
+    """Queries that stand for nothing; None where there are none."""
+    before: int | None
 
-    def queries(self, x_THK: Tensor) -> Tensor:
-        """A view [chunks, H, length, K] of packed positions."""
-        part = x_THK[self.first : self.first + self.chunks * self.length]
-        return part.unflatten(0, (self.chunks, self.length)).transpose(1, 2)
+    def queries(self, x_THx: Tensor) -> Tensor:
+        """[T, H, ...] of packed positions as [R, H, C, ...]."""
+        return _select(x_THx, self.queries_RC).transpose(1, 2)
 
     def keys(self, x_TGK: Tensor, heads: int) -> Tensor:
-        """A view [chunks, H, before + length, K]: neighbouring chunks share keys, so it overlaps itself."""
-        span = x_TGK[self.first - self.before : self.first + self.chunks * self.length]
-        stride_T = span.stride(0)
-        shape = (self.chunks, self.before + self.length, *span.shape[1:])
-        x = span.as_strided(shape, (self.length * stride_T, *span.stride())).transpose(1, 2)
+        """[T, G, K] of packed positions as [R, H, S, K]."""
+        x = _select(x_TGK, self.keys_RS).transpose(1, 2)
         groups = heads // x.shape[1]
         return x if groups == 1 else x.repeat_interleave(groups, dim=1)
 
+    def without_padding(self, grad: Tensor) -> Tensor:
+        """Gradients [R, H, C, K] of the outputs, in place: what stands for nothing moves no key."""
+        if self.padding_RC is not None:
+            grad.masked_fill_(self.padding_RC[:, None, :, None], 0.0)
+        return grad
+
     def add_to_keys(self, grad_TGK: Tensor, grad: Tensor) -> None:
-        """Add the gradients [chunks, H, S, K] of overlapping keys, one run of `length` keys after the other."""
+        """Add the gradients [R, H, S, K] of keys that several runs may have seen."""
         if grad.shape[1] != grad_TGK.shape[1]:
             grad = grad.unflatten(1, (grad_TGK.shape[1], -1)).sum(2)
-        grad = grad.transpose(1, 2)
-        start = self.first - self.before
-        for at in range(0, self.before + self.length, self.length):
-            part = grad[:, at : at + self.length]
-            width = part.shape[1]
-            target = grad_TGK[start + at : start + at + (self.chunks - 1) * self.length + width]
-            stride = target.stride()
-            target.as_strided(part.shape, (self.length * stride[0], *stride)).add_(part)
+        grad_TGK.index_add_(0, self.keys_RS.flatten(), grad.transpose(1, 2).flatten(0, 1))
 
     def mask(self, q: Tensor) -> Tensor | None:
-        """The additive band [chunks, H, length, S] that all chunks share; None where plain causality is enough."""
-        if self.window is None:
+        """The additive band [R, H, C, S] that all runs share; None where plain causality is enough."""
+        if self.before is None:
             return None
-        return _band(self.length, self.before, q.dtype, q.device).expand(*q.shape[:2], -1, -1)
+        return _band(q.shape[2], self.before, q.dtype, q.device).expand(*q.shape[:2], -1, -1)
 
 
-def _views(starts_N: Tensor, window: int) -> Iterator[_View]:
-    """Cut documents into runs: all within a window of the document's start, full chunks, the rest."""
-    bounds = starts_N.tolist()
+@dataclass(frozen=True)
+class _Plan:
+    """All runs of some documents."""
+
+    runs: tuple[_Runs, ...]
+    place_T: Tensor
+    """Where each packed position lies among the queries of all runs, end to end."""
+
+    def gather(self, parts: Sequence[Tensor]) -> Tensor:
+        """What the runs gave, each [R, H, C, ...], as [T, H, ...] of packed positions."""
+        flat = [part.transpose(1, 2).flatten(0, 1) for part in parts]
+        return (flat[0] if len(flat) == 1 else torch.cat(flat)).index_select(0, self.place_T)
+
+
+def _select(x_Tx: Tensor, index_RC: Tensor) -> Tensor:
+    return x_Tx.index_select(0, index_RC.flatten()).unflatten(0, index_RC.shape)
+
+
+@lru_cache(maxsize=8)
+def _plan(bounds: tuple[int, ...], window: int, device: torch.device) -> _Plan:
+    """Cut documents into runs; all layers of a stage, on the way forward and back, share the plan of a batch."""
+    starts: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    chunks: list[tuple[int, int]] = []
     for first, end in itertools.pairwise(bounds):
-        head = end - first if not window else min(end - first, window)
-        if head:
-            yield _View(first, 1, head, None)
-        chunks, rest = divmod(end - first - head, CHUNK)
-        if chunks:
-            yield _View(first + head, chunks, CHUNK, window)
-        if rest:
-            yield _View(end - rest, 1, rest, window)
+        lead = min(end, first + window) if window else end
+        if lead > first:
+            starts[_padded(lead - first)].append((first, lead))
+        chunks += [(at, min(end, at + CHUNK)) for at in range(lead, end, CHUNK)]
+    runs = [_runs(spans, length, None, device) for length, spans in starts.items()]
+    length = min(CHUNK, _padded(max((end - first for first, end in chunks), default=0)))
+    together = max(1, KEYS_AT_ONCE // (window + CHUNK))
+    for some in range(0, len(chunks), together):
+        runs.append(_runs(chunks[some : some + together], length, window - 1, device))
+    place_T, told = torch.empty(bounds[-1], dtype=torch.int64, device=device), 0
+    for one in runs:
+        index_RC = torch.arange(told, told + one.queries_RC.numel(), device=device).view_as(one.queries_RC)
+        told += index_RC.numel()
+        real_RC = slice(None) if one.padding_RC is None else ~one.padding_RC
+        place_T[one.queries_RC[real_RC].flatten()] = index_RC[real_RC].flatten()
+    return _Plan(tuple(runs), place_T)
+
+
+def _padded(length: int) -> int:
+    return -(-length // PAD) * PAD
+
+
+def _runs(spans: Sequence[tuple[int, int]], length: int, before: int | None, device: torch.device) -> _Runs:
+    """Runs of `length` queries, each from the start of a span on, whose last position fills it up beyond its end."""
+    first_R1, end_R1 = torch.tensor(spans, device=device)[:, :, None].unbind(1)
+    wanted_RC = first_R1 + torch.arange(length, device=device)
+    queries_RC = wanted_RC.minimum(end_R1 - 1)
+    if before is None:
+        keys_RS = queries_RC
+    else:
+        keys_RS = (first_R1 + torch.arange(-before, length, device=device)).minimum(end_R1 - 1)
+    padding_RC = wanted_RC >= end_R1
+    return _Runs(queries_RC, keys_RS, padding_RC if bool(padding_RC.any()) else None, before)
 
 
 @lru_cache(maxsize=256)
@@ -208,7 +251,7 @@ def _band(queries: int, before: int, dtype: torch.dtype, device: torch.device) -
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention over [N, H, C, K] with its log-sum-exp [N, H, C]."""
+    """Attention over [R, H, C, K] with its log-sum-exp [R, H, C]."""
     if q.device.type == "cpu":
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, mask is None, attn_mask=mask
