@@ -26,7 +26,7 @@ CHUNK = 64
 """Queries per chunk of a windowed document: small enough to waste few masked keys, large enough for the kernels."""
 PAD = 16
 """Runs are as long as a multiple of this, so that documents of nearly one length are read in one call."""
-KEYS_AT_ONCE = 1 << 16
+KEYS_AT_ONCE = 1 << 13
 """Of all chunks of a call: neighbouring chunks share keys, which are copied for each of them."""
 
 
