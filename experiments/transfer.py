@@ -1,4 +1,4 @@
-"""Transfer: bits per byte of trained models on languages that they have not read, by language and by script.
+"""Transfer: bits per byte of trained models on languages that they have not read, by language, family and script.
 
     python experiments/transfer.py NAME=MODEL... --languages scripture/*.valid.jsonl.zst --declarations udhr.jsonl.zst
 
@@ -27,13 +27,45 @@ from aunet.files import write_json
 from aunet.scaling.intervals import ratio
 
 RECORDS = Path(__file__).parent / "records" / "transfer"
+FAMILIES = {
+    "Algonquian": ("ojibwa", "potawatomi"),
+    "Afro-Asiatic, other": ("coptic", "syriac", "wolaytta"),
+    "Atlantic-Congo": ("ewe", "lukpa", "swahili", "wolof", "zulu"),
+    "Austronesian": ("chamorro", "uma"),
+    "Baltic and Slavic": ("latvian", "ukranian"),
+    "Berber": ("kabyle", "tachelhit", "tuareg"),
+    "Celtic": ("gaelic", "manx"),
+    "Creole of English": ("aukan",),
+    "Indo-European, other": ("armenian", "gujarati", "romani"),
+    "Iroquoian": ("cherokee",),
+    "Jivaroan": ("achuar", "aguaruna", "shuar"),
+    "Mayan": ("cakchiquel", "jakalteko", "kiche", "kiche-sil", "mam", "uspanteco"),
+    "Nilotic": ("dinka",),
+    "Oto-Manguean": ("amuzgo", "chinantec"),
+    "Quechuan": ("quichua",),
+    "South America, other": ("akawaio", "ashaninka", "barasana", "cabecar", "camsa"),
+    "Uralic": ("estonian",),
+    "Uto-Aztecan": ("nahuatl",),
+    "West Papuan": ("galela",),
+}
+"""Languages of `--languages` by family; one that is not named stands for itself."""
+SCRIPTS = {
+    "armenian": "Armn",
+    "cherokee": "Cher",
+    "coptic": "Copt",
+    "gujarati": "Gujr",
+    "syriac": "Syrc",
+    "ukranian": "Cyrl",
+}
+"""Of languages that are not written in Latin letters."""
+UDHR = "udhr, "
 
 
 class Found(NamedTuple):
     """What a model makes of one document."""
 
     group: str
-    """The language, or `udhr` and the script."""
+    """The language, or udhr and the script."""
     bits: float
     bytes: int
 
@@ -71,21 +103,31 @@ def texts(languages: Iterable[str], declarations: str) -> Iterator[tuple[str, by
     with zstandard.open(declarations, "rt", encoding="utf-8") as lines:
         for line in lines:
             declaration = json.loads(line)
-            yield f"udhr: {declaration['script'] or 'script not named'}", declaration["text"].encode()
+            yield f"{UDHR}{declaration['script'] or 'script not named'}", declaration["text"].encode()
+
+
+def groups_of(name: str) -> tuple[str, ...]:
+    """Where a document of a language, or of a script of the declarations, is counted; the order of the table's rows."""
+    if name.startswith(UDHR):
+        return (name, f"{UDHR}all")
+    families = (family for family, languages in FAMILIES.items() if name in languages)
+    return (name, f"family: {next(families, name)}", f"script: {SCRIPTS.get(name, 'Latn')}", "all languages")
 
 
 def table(found: dict[str, list[Found]]) -> Table:
-    """One row per group, all together last."""
+    """One row per group: languages, their families, their scripts, scripts of the declarations."""
     *others, base = found
     view = Table(box=None, pad_edge=False)
     view.add_column("text")
     for column in ("documents", "bytes", *found, *(f"{name} / {base}" for name in others)):
         view.add_column(column, justify="right")
     groups: dict[str, list[int]] = defaultdict(list)
+    order: dict[str, tuple[int, str]] = {}
     for i, one in enumerate(found[base]):
-        groups[one.group].append(i)
-        groups["udhr, all" if one.group.startswith("udhr") else "languages, all"].append(i)
-    for group in sorted(groups, key=lambda name: (name.startswith("udhr"), name.endswith(", all"), name)):
+        for kind, group in enumerate(groups_of(one.group)):
+            groups[group].append(i)
+            order[group] = (kind + 4 * one.group.startswith(UDHR), group)
+    for group in sorted(groups, key=order.__getitem__):
         chosen = groups[group]
         scores = {name: [(rows[i].bits, rows[i].bytes) for i in chosen] for name, rows in found.items()}
         size = sum(size for _, size in scores[base])
