@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from aunet.model.attention import CHUNK, _packed_attention, attention
+from aunet.model import attention as module
+from aunet.model.attention import CHUNK, PAD, _packed_attention, attention
 
 HEADS, WIDTH = 4, 8
 MANY = [1, 3, 1, 70, 2, 129, 64, 65, 200, 1, 17]
@@ -62,6 +63,20 @@ def test_many_documents(window: int | None, kv_heads: int) -> None:
 def test_edges_of_chunks(window: int, beyond: int) -> None:
     _check([window + beyond], window, 2)
     _check([3, window + beyond, 5], window, 2)
+
+
+@pytest.mark.parametrize("length", [PAD - 1, PAD, PAD + 1, 2 * PAD])
+def test_documents_that_fill_their_padding_or_do_not(length: int) -> None:
+    _check([length, length - 1, 2 * length, 1, length], None, 2)
+    _check([length, length - 1, 2 * length, 1, length], length, 2)
+
+
+def test_chunks_that_take_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEYS_AT_ONCE", 3 * (CHUNK + 5))
+    module._plan.cache_clear()
+    _check([10 * CHUNK + 3, 7, 4 * CHUNK], 5, 2)
+    assert len(module._plan((0, 10 * CHUNK + 3), 5, torch.device("cpu")).runs) > 3
+    module._plan.cache_clear()
 
 
 def test_single_positions() -> None:
