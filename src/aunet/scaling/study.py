@@ -11,6 +11,7 @@ from aunet.scaling.points import optuna
 from aunet.scaling.records import difference
 
 SQLITE = "sqlite:///"
+POSTGRES = "postgresql://"
 ATTEMPTS = 5
 
 
@@ -38,7 +39,8 @@ def _open_storage(url: str, stale_after: int, on_stale: Any) -> Any:
     for attempt in range(ATTEMPTS):
         try:
             return optuna().storages.RDBStorage(
-                url,
+                # Which driver is meant by the plain name depends on the version of SQLAlchemy.
+                url.replace(POSTGRES, "postgresql+psycopg://", 1) if url.startswith(POSTGRES) else url,
                 heartbeat_interval=max(1, stale_after // 4),
                 grace_period=stale_after,
                 heartbeat_stale_trial_callback=on_stale,
@@ -73,6 +75,10 @@ def _storage_errors(url: str) -> Iterator[None]:
         yield
     except (AUNetError, KeyboardInterrupt):
         raise
+    except ImportError as error:
+        if url.startswith(POSTGRES):
+            raise ConfigError("--storage: PostgreSQL needs its driver; pip install 'aunet[postgres]'") from None
+        raise ConfigError(f"--storage: {url.partition(':')[0]} needs its driver: {error.__cause__ or error}") from None
     except Exception as error:
         shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
         cause = (str(error).splitlines() or [type(error).__name__])[0]
