@@ -217,6 +217,7 @@ class TrainConfig(Strict):
     lr: float | None = Field(default=None, gt=0, description="highest learning rate; the paper's law in its range")
     lr_floor: float = Field(default=0.01, ge=0, le=1, description="last learning rate as a share of the highest")
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of the steps, from 1 on a number of steps")
+    optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="of the matrices inside the model")
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
     lookup_lr: float = Field(default=3.0, gt=0, description="learning rate of look-ups, relative to `lr`")

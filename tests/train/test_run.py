@@ -67,11 +67,34 @@ def test_a_killed_run_with_lookups_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert "train.lookup_lr is 2.0, the checkpoint has 3.0" in refused.stderr
 
 
+def test_a_killed_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
+    muon = ("train.optimizer=muon", "model.stages.0.lookup={ngrams: [2], buckets: 500}")
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    result = aunet("train", write_config(tmp_path / "whole"), *muon)
+    assert result.returncode == 0, result.stderr
+    arguments = ("train", write_config(tmp_path / "killed"), *muon)
+    process = start(*arguments)
+    wait_for_step(tmp_path / "killed" / "out", 5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert aunet(*arguments).returncode == 0
+    whole, killed = (tmp_path / name / "out" for name in ("whole", "killed"))
+    assert losses(killed) == losses(whole)
+    assert losses(whole)[-1][1] < losses(whole)[0][1] - 0.3
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    refused = aunet(*arguments, "train.optimizer=adamw", "train.steps=20")
+    assert refused.returncode == 1
+    assert 'train.optimizer is "adamw", the checkpoint has "muon"' in refused.stderr
+
+
 def test_a_checkpoint_that_lacks_settings_with_a_default_is_resumed(uninterrupted: Path, tmp_path: Path) -> None:
     shutil.copytree(uninterrupted, tmp_path / "out")
     directory = tmp_path / "out" / "checkpoints" / "step-12"
     state = json.loads((directory / "state.json").read_text())
-    del state["config"]["train"]["lookup_lr"], state["config"]["model"]["stages"][0]["lookup"]
+    for section, key in ((state["config"]["train"], "lookup_lr"), (state["config"]["model"]["stages"][0], "lookup")):
+        del section[key]
+    del state["config"]["train"]["optimizer"]
     text = json.dumps(state).encode()
     (directory / "state.json").write_bytes(text)
     manifest = json.loads((directory / "manifest.json").read_text())

@@ -1,6 +1,7 @@
 """The training loop, top to bottom.
 
-rows -> micro-batches -> forward and backward -> clip -> AdamW -> metrics -> now and then validation and a checkpoint.
+rows -> micro-batches -> forward and backward -> clip -> optimizers -> metrics -> now and then validation and a
+checkpoint.
 """
 
 import json
@@ -37,6 +38,7 @@ FIXED_ON_RESUME = (
     "model",
     "data.seed",
     "train.seed",
+    "train.optimizer",
     "train.betas",
     "train.weight_decay",
     "train.lookup_lr",

@@ -1,4 +1,7 @@
-"""The optimizers: AdamW as the paper trains (Appendix B), and for look-ups its form that touches only what was read."""
+"""The optimizers: AdamW as the paper trains (Appendix B), or Muon for the matrices inside the model.
+
+Look-ups have a form of Adam that touches only what was read.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,11 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from aunet.config import TrainConfig
+from aunet.model.aunet import AUNet
+from aunet.model.flops import parts
 from aunet.model.lookup import Lookup
 
+INSIDE = ("contract", "pool", "trunk", "upsample", "expand")
+"""Parts of a model whose matrices map vectors to vectors, which is what Muon is for; ids are elsewhere."""
 
-def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW with two groups, matrices with weight decay and gains of norms without; for look-ups SparseAdam.
+
+def build_optimizers(model: AUNet, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, decaying matrices and not the gains of norms; for look-ups SparseAdam; with `optimizer: muon` also Muon.
+
+    Muon takes the matrices of blocks, pooling and upsampling. It sees a parameter as it is stored: queries, keys and
+    values are one matrix, gate and up another, the maps of all offsets a third, so that the map of an offset that is
+    rare moves as little as its gradient says. Steps have the root mean square of AdamW's, so that both have one
+    learning rate and one weight decay (Liu et al. 2025, "Muon is Scalable for LLM Training").
 
     A step reads a few of the rows of a look-up, and Adam on all of them takes long beside a small model, so only those
     that were read are moved, without decay. They have no momentum: of a row that is read now and then it would take a
@@ -19,21 +32,33 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     From here on the gradients of look-ups are sparse. `relative_lr` of a group: its part of the learning rate, which is
     set at every step from the plan.
     """
-    lookups = [module for module in model.modules() if isinstance(module, Lookup)]
-    tables = [lookup.weight for lookup in lookups if lookup.weight.requires_grad]
-    looked_up = {id(table) for table in tables}
-    parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in looked_up]
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    kinds: dict[str, list[nn.Parameter]] = {"decayed": [], "kept": [], "muon": [], "lookup": []}
+    for part in parts(model):
+        inside = config.optimizer == "muon" and part.name in INSIDE
+        for parameter in (p for module in part.modules for p in module.parameters() if p.requires_grad):
+            if part.name == "lookup":
+                kind = "lookup"
+            elif inside and parameter.dim() == 2 and id(parameter) not in embedded:
+                kind = "muon"
+            else:
+                kind = "decayed" if parameter.dim() >= 2 else "kept"
+            kinds[kind].append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": kinds["decayed"], "weight_decay": config.weight_decay},
+        {"params": kinds["kept"], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)]
-    if tables:
-        optimizers.append(torch.optim.SparseAdam(tables, betas=(0.0, config.betas[1])))
-    for optimizer, relative_lr in zip(optimizers, (1.0, config.lookup_lr), strict=False):
+    if kinds["muon"]:
+        optimizers.append(
+            torch.optim.Muon(kinds["muon"], lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    if kinds["lookup"]:
+        optimizers.append(torch.optim.SparseAdam(kinds["lookup"], betas=(0.0, config.betas[1])))
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["relative_lr"] = relative_lr
-    for lookup in lookups:
+            group["relative_lr"] = config.lookup_lr if isinstance(optimizer, torch.optim.SparseAdam) else 1.0
+    for lookup in (module for module in model.modules() if isinstance(module, Lookup)):
         lookup.sparse = True
     return optimizers
 
