@@ -221,6 +221,9 @@ class TrainConfig(Strict):
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
     lookup_lr: float = Field(default=3.0, gt=0, description="learning rate of look-ups, relative to `lr`")
+    stage_lr: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(), description="learning rate of every stage, bytes first, relative to `lr`; empty: 1 for all"
+    )
     clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
@@ -253,6 +256,13 @@ class RunConfig(Strict):
     def _check_compile(self) -> Self:
         if self.train.compile and all(stage.mixer == "mamba2" for stage in self.model.stages):
             raise ValueError("train.compile: blocks of the mixer mamba2 are not compiled; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_stage_lr(self) -> Self:
+        given, stages = len(self.train.stage_lr), len(self.model.stages)
+        if given not in (0, stages):
+            raise ValueError(f"train.stage_lr: {given} for {stages} stages; give one for each, bytes first, or none")
         return self
 
 

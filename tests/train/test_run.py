@@ -68,7 +68,7 @@ def test_a_killed_run_with_lookups_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
-    muon = ("train.optimizer=muon", "model.stages.0.lookup={ngrams: [2], buckets: 500}")
+    muon = ("train.optimizer=muon", "train.stage_lr=[0.5,1]", "model.stages.0.lookup={ngrams: [2], buckets: 500}")
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     result = aunet("train", write_config(tmp_path / "whole"), *muon)
@@ -83,9 +83,13 @@ def test_a_killed_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert losses(killed) == losses(whole)
     assert losses(whole)[-1][1] < losses(whole)[0][1] - 0.3
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    refused = aunet(*arguments, "train.optimizer=adamw", "train.steps=20")
-    assert refused.returncode == 1
-    assert 'train.optimizer is "adamw", the checkpoint has "muon"' in refused.stderr
+    for change, message in (
+        ("train.optimizer=adamw", 'train.optimizer is "adamw", the checkpoint has "muon"'),
+        ("train.stage_lr=[2,1]", "train.stage_lr.0 is 2.0, the checkpoint has 0.5"),
+    ):
+        refused = aunet(*arguments, change, "train.steps=20")
+        assert refused.returncode == 1
+        assert message in refused.stderr
 
 
 def test_a_checkpoint_that_lacks_settings_with_a_default_is_resumed(uninterrupted: Path, tmp_path: Path) -> None:
@@ -94,7 +98,7 @@ def test_a_checkpoint_that_lacks_settings_with_a_default_is_resumed(uninterrupte
     state = json.loads((directory / "state.json").read_text())
     for section, key in ((state["config"]["train"], "lookup_lr"), (state["config"]["model"]["stages"][0], "lookup")):
         del section[key]
-    del state["config"]["train"]["optimizer"]
+    del state["config"]["train"]["optimizer"], state["config"]["train"]["stage_lr"]
     text = json.dumps(state).encode()
     (directory / "state.json").write_bytes(text)
     manifest = json.loads((directory / "manifest.json").read_text())

@@ -42,6 +42,7 @@ FIXED_ON_RESUME = (
     "train.betas",
     "train.weight_decay",
     "train.lookup_lr",
+    "train.stage_lr",
     "train.clip",
 )
 """Settings that a resumed run must share with its checkpoint, beside what the loader checks."""

@@ -4,6 +4,7 @@ Look-ups have a form of Adam that touches only what was read.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,34 +31,32 @@ def build_optimizers(model: AUNet, config: TrainConfig) -> list[torch.optim.Opti
     tenth of the new gradient and the rest of gradients of long ago.
 
     From here on the gradients of look-ups are sparse. `relative_lr` of a group: its part of the learning rate, which is
-    set at every step from the plan.
+    set at every step from the plan; `stage_lr` gives every stage one, the byte stage's with the embedding and the head,
+    a transition's with the shallower of its two stages.
     """
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    kinds: dict[str, list[nn.Parameter]] = {"decayed": [], "kept": [], "muon": [], "lookup": []}
+    groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in ("decayed", "kept", "muon", "lookup")}
     for part in parts(model):
         inside = config.optimizer == "muon" and part.name in INSIDE
         for parameter in (p for module in part.modules for p in module.parameters() if p.requires_grad):
+            relative_lr = config.stage_lr[part.stage] if config.stage_lr else 1.0
             if part.name == "lookup":
-                kind = "lookup"
+                kind, relative_lr = "lookup", relative_lr * config.lookup_lr
             elif inside and parameter.dim() == 2 and id(parameter) not in embedded:
                 kind = "muon"
             else:
                 kind = "decayed" if parameter.dim() >= 2 else "kept"
-            kinds[kind].append(parameter)
-    groups = [
-        {"params": kinds["decayed"], "weight_decay": config.weight_decay},
-        {"params": kinds["kept"], "weight_decay": 0.0},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)]
-    if kinds["muon"]:
-        optimizers.append(
-            torch.optim.Muon(kinds["muon"], lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
-    if kinds["lookup"]:
-        optimizers.append(torch.optim.SparseAdam(kinds["lookup"], betas=(0.0, config.betas[1])))
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["relative_lr"] = config.lookup_lr if isinstance(optimizer, torch.optim.SparseAdam) else 1.0
+            groups[kind].setdefault(relative_lr, []).append(parameter)
+
+    def of(kind: str, **options: float) -> list[dict[str, Any]]:
+        return [{"params": found, "relative_lr": rate, **options} for rate, found in groups[kind].items()]
+
+    adamw = [*of("decayed", weight_decay=config.weight_decay), *of("kept", weight_decay=0.0)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(adamw, lr=0.0, betas=config.betas, fused=True)]
+    if muon := of("muon", weight_decay=config.weight_decay):
+        optimizers.append(torch.optim.Muon(muon, lr=0.0, adjust_lr_fn="match_rms_adamw"))
+    if lookups := of("lookup"):
+        optimizers.append(torch.optim.SparseAdam(lookups, betas=(0.0, config.betas[1])))
     for lookup in (module for module in model.modules() if isinstance(module, Lookup)):
         lookup.sparse = True
     return optimizers
