@@ -72,13 +72,14 @@ class StageConfig(Strict):
     ffn_dim: int = Field(default=0, ge=0, description="hidden width of SwiGLU; 0: Llama's rule")
     window: int | None = Field(default=None, gt=0, description="a query sees at most this many keys, itself included")
     kv_heads: int = Field(default=0, ge=0, description="key/value heads; 0: as many as query heads")
+    qk_norm: bool = Field(default=False, description="RMSNorm of every query and key before it is turned")
     state_dim: int = Field(default=0, ge=0, description="numbers that a channel of Mamba-2 remembers; 0: 128")
     contraction: float = Field(default=0.0, ge=0, description="bytes per unit; 0: the paper's for words, W for fixed-W")
     lookup: LookupConfig | None = Field(default=None, description="hashed n-grams of units, added at the entrance")
 
     @model_validator(mode="after")
     def _fill_and_check(self) -> Self:
-        foreign = ("ffn_dim", "window", "kv_heads") if self.mixer == "mamba2" else ("state_dim",)
+        foreign = ("ffn_dim", "window", "kv_heads", "qk_norm") if self.mixer == "mamba2" else ("state_dim",)
         given = [name for name in foreign if getattr(self, name)]
         if given:
             raise ValueError(f"the mixer {self.mixer} has no {' and no '.join(given)}; leave that out")

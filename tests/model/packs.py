@@ -32,6 +32,14 @@ def with_lookups(config: AUNetConfig) -> AUNetConfig:
     return AUNetConfig.model_validate(values)
 
 
+def with_qk_norm(config: AUNetConfig) -> AUNetConfig:
+    """The same with normalised queries and keys at every stage."""
+    values = config.model_dump()
+    for stage in values["stages"]:
+        stage["qk_norm"] = True
+    return AUNetConfig.model_validate(values)
+
+
 def small_model(config: AUNetConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> AUNet:
     """Initialised, then moved off it everywhere: maps that start at 0 and gains of 1 would hide mistakes."""
     model = AUNet(config)

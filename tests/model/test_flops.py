@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from packs import random_pack, small_config, with_lookups
+from packs import random_pack, small_config, with_lookups, with_qk_norm
 
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
@@ -156,3 +156,10 @@ def test_lookups_count_as_parameters_and_cost_no_flops(stages: int) -> None:
     assert _parameters(looked_up) == _parameters(config) + sum(tables)
     assert flops_per_byte(looked_up, 100) == flops_per_byte(config, 100)
     assert useful_flops_per_byte(looked_up, 100) == useful_flops_per_byte(config, 100)
+
+
+def test_norms_of_queries_and_keys_are_parameters_without_flops() -> None:
+    plain, normed = small_config(3), with_qk_norm(small_config(3))
+    assert _parameters(normed) - _parameters(plain) == 2 * (2 * 4 + 2 * 8 + 8)  # gains of two, by blocks and head width
+    assert flops_per_byte(normed, 64) == flops_per_byte(plain, 64)
+    assert useful_flops_per_byte(normed, 64) == useful_flops_per_byte(plain, 64)
