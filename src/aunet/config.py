@@ -62,11 +62,13 @@ class LookupConfig(Strict):
 class StageConfig(Strict):
     """One stage: a plain decoder-only Transformer over its units, or a stack of Mamba-2 blocks.
 
-    A stage that is not the deepest has `layers` blocks on the way down and `layers` on the way up (paper, Table 9).
+    A stage that is not the deepest has `layers` blocks on the way down and as many on the way up (paper, Table 9), or
+    `layers_up`.
     """
 
     dim: int = Field(gt=0)
     layers: int = Field(ge=0)
+    layers_up: int | None = Field(default=None, ge=0, description="blocks on the way up; not given: `layers`")
     mixer: Literal["attention", "mamba2"] = Field(default="attention", description="what mixes positions")
     head_dim: int = Field(gt=0)
     ffn_dim: int = Field(default=0, ge=0, description="hidden width of SwiGLU; 0: Llama's rule")
@@ -132,6 +134,9 @@ class AUNetConfig(Strict):
                 f"{len(self.stages)} stages need a splitter with {len(self.stages) - 1} levels; "
                 f"{self.splitter!r} has {len(rules)}"
             )
+        if self.stages[-1].layers_up is not None:
+            deepest = len(self.stages) - 1
+            raise ValueError(f"stages.{deepest}.layers_up: the deepest stage has no way up; leave it out, set layers")
         stages = []
         for s, stage in enumerate(self.stages):
             filled = stage.contraction or _contraction(rules, s)
@@ -141,6 +146,13 @@ class AUNetConfig(Strict):
             if stages[s].contraction < stages[s - 1].contraction:
                 raise ValueError(f"stages.{s}.contraction is below the one of stages.{s - 1}; deeper units are longer")
         return self
+
+    def layers(self, stage: int) -> tuple[int, ...]:
+        """Blocks of a stage (0-based): on the way down and on the way up, in the deepest stage one number."""
+        own = self.stages[stage]
+        if stage == self.depth:
+            return (own.layers,)
+        return own.layers, own.layers if own.layers_up is None else own.layers_up
 
     @property
     def depth(self) -> int:

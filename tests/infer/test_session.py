@@ -19,7 +19,7 @@ from aunet.infer.native.kernels import NativeKernels
 from aunet.infer.session import Session
 from aunet.infer.state import Context
 from aunet.splitting import splitter
-from tests.model.packs import RULES, small_config, small_model, with_lookups, with_qk_norm
+from tests.model.packs import RULES, small_config, small_model, with_layers_up, with_lookups, with_qk_norm
 
 TOLERANCE = 1e-4
 TEXTS = [
@@ -41,6 +41,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "one-head": {"kv_heads": 1},
     "lookups": {"change": with_lookups},
     "qk-norm": {"change": with_qk_norm},
+    "layers-up": {"change": with_layers_up},
 }
 CASES = [
     *((depth, RULES[depth - 1], shape) for depth in (1, 2, 3, 4) for shape in SHAPES),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs import pack, random_pack, small_config, small_model, with_lookups, with_qk_norm
+from packs import pack, random_pack, small_config, small_model, with_layers_up, with_lookups, with_qk_norm
 from torch import Tensor
 
 from aunet.config import AUNetConfig
@@ -14,7 +14,7 @@ from aunet.model.aunet import AUNet
 from aunet.model.layers import rotation
 
 DEPTHS = [1, 2, 3, 4]
-CHANGES = {"look-ups": with_lookups, "qk-norm": with_qk_norm}
+CHANGES = {"look-ups": with_lookups, "qk-norm": with_qk_norm, "layers-up": with_layers_up}
 VARIANTS = ["multilinear", "repeat", "simple", *CHANGES]
 """Ways to upsample, and multi-linear with what may be added to every stage."""
 EXACT = torch.float64
@@ -207,6 +207,22 @@ def test_normed_queries_and_keys_do_not_grow_with_their_weights(dtype: torch.dty
     with torch.no_grad():
         query, _, _ = attention.project(x_TD, turn)
     assert query.square().mean(-1).sqrt() == pytest.approx(3.0, rel=1e-3)
+
+
+def test_layers_up_are_blocks_of_the_way_up_alone() -> None:
+    plain, other = AUNet(small_config(4)), AUNet(with_layers_up(small_config(4)))
+    assert [(len(stage.contract), len(stage.expand)) for stage in other.stages] == [(1, 2), (1, 0), (1, 2)]
+    assert [(len(stage.contract), len(stage.expand)) for stage in plain.stages] == [(1, 1)] * 3
+    # The same number of blocks again: one more, one less, one more, which the scale of branches counts.
+    deeper = with_layers_up(small_config(2))
+    model, flat = AUNet(deeper), AUNet(small_config(2))
+    for one in (model, flat):
+        one.initialise(0)
+    down = (one.stages[0].contract[0].ffn.down.weight for one in (model, flat))
+    assert torch.allclose(next(down) * math.sqrt(4 / 3), next(down))
+    values = small_config(2).model_dump()
+    values["stages"][0]["layers_up"] = 1  # as many as down: the same model, whichever way it is said
+    assert AUNet.on_meta(AUNetConfig.model_validate(values)).state_dict().keys() == flat.state_dict().keys()
 
 
 def test_the_forward_pass_runs_without_data() -> None:

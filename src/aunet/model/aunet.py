@@ -34,10 +34,11 @@ class Stage(nn.Module):
         self.config = config.stages[index]
         deeper = config.stages[index + 1]
         self.lookup = build_lookup(config, index)
-        self.contract = _blocks(self.config, config.norm_eps)
+        down, up = config.layers(index)
+        self.contract = _blocks(self.config, down, config.norm_eps)
         self.pool = SelectPool(self.config.dim, deeper.dim, config.norm_eps)
         self.upsample = build_upsampling(config, index)
-        self.expand = _blocks(self.config, config.norm_eps)
+        self.expand = _blocks(self.config, up, config.norm_eps)
 
 
 class Trunk(nn.Module):
@@ -47,11 +48,11 @@ class Trunk(nn.Module):
         super().__init__()
         self.config = config.stages[-1]
         self.lookup = build_lookup(config, config.depth)
-        self.blocks = _blocks(self.config, config.norm_eps)
+        self.blocks = _blocks(self.config, self.config.layers, config.norm_eps)
 
 
-def _blocks(config: StageConfig, norm_eps: float) -> nn.ModuleList:
-    return nn.ModuleList(BLOCKS[config.mixer](config, norm_eps) for _ in range(config.layers))
+def _blocks(config: StageConfig, count: int, norm_eps: float) -> nn.ModuleList:
+    return nn.ModuleList(BLOCKS[config.mixer](config, norm_eps) for _ in range(count))
 
 
 class AUNet(nn.Module):
@@ -156,10 +157,7 @@ class AUNet(nn.Module):
         `initial_values` says.
         """
         generator = torch.Generator().manual_seed(seed)
-        branches = sum(
-            BRANCHES[stage.mixer] * stage.layers * (1 if s == self.config.depth else 2)
-            for s, stage in enumerate(self.config.stages)
-        )
+        branches = sum(BRANCHES[stage.mixer] * sum(self.config.layers(s)) for s, stage in enumerate(self.config.stages))
         for name, parameter in self.named_parameters():
             own = initial_values(name, parameter.shape, generator)
             if own is not None:

@@ -237,7 +237,7 @@ class NativeKernels:
     def _page(self, stage: int) -> Page:
         """Not filled: what was never written is never read."""
         config = self.model.config.stages[stage]
-        blocks = config.layers * (1 if stage == self.model.config.depth else 2)
+        blocks = sum(self.model.config.layers(stage))
         return Page(torch.empty((blocks, 2, config.kv_heads, SLOTS, config.head_dim)))
 
     def _stack(self, blocks: nn.ModuleList, config: StageConfig, first_layer: int) -> _Stack:
