@@ -213,6 +213,7 @@ class DataConfig(Strict):
 
 
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+Init = Literal["fan_in", "fixed"]
 LENGTHS = ("steps", "bytes", "compute", "gamma")
 
 
@@ -230,6 +231,7 @@ class TrainConfig(Strict):
     lr: float | None = Field(default=None, gt=0, description="highest learning rate; the paper's law in its range")
     lr_floor: float = Field(default=0.01, ge=0, le=1, description="last learning rate as a share of the highest")
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of the steps, from 1 on a number of steps")
+    init: Init = Field(default="fan_in", description="scale of the matrices that a new run starts from")
     optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="of the matrices inside the model")
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")

@@ -225,6 +225,24 @@ def test_layers_up_are_blocks_of_the_way_up_alone() -> None:
     assert AUNet.on_meta(AUNetConfig.model_validate(values)).state_dict().keys() == flat.state_dict().keys()
 
 
+def test_the_fixed_scale_does_not_depend_on_widths() -> None:
+    values = {"stages": [{"dim": 64, "layers": 1, "head_dim": 32}, {"dim": 256, "layers": 2, "head_dim": 32}]}
+    model = AUNet(AUNetConfig.model_validate({**values, "splitter": "word1"}))
+    model.initialise(0, "fixed")
+    state = model.state_dict()
+    for name in (
+        "embedding",
+        "head",
+        "stages.0.pool.project",
+        "trunk.blocks.0.ffn.gate_up",
+        "stages.0.upsample.shared",
+    ):
+        assert state[f"{name}.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert state["trunk.blocks.1.ffn.down.weight"].std().item() == pytest.approx(0.02 / math.sqrt(8), rel=0.05)
+    assert not state["stages.0.upsample.per_offset"].any()
+    assert bool((state["norm.weight"] == 1).all())
+
+
 def test_the_forward_pass_runs_without_data() -> None:
     """On `meta` nothing can be read back to the host, so the step needs no synchronisation to find its sizes."""
     model = AUNet.on_meta(small_config(4))

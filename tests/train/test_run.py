@@ -68,7 +68,12 @@ def test_a_killed_run_with_lookups_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
-    muon = ("train.optimizer=muon", "train.stage_lr=[0.5,1]", "model.stages.0.lookup={ngrams: [2], buckets: 500}")
+    muon = (
+        "train.optimizer=muon",
+        "train.stage_lr=[0.5,1]",
+        "train.init=fixed",
+        "model.stages.0.lookup={ngrams: [2], buckets: 500}",
+    )
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     result = aunet("train", write_config(tmp_path / "whole"), *muon)
@@ -85,6 +90,7 @@ def test_a_killed_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     for change, message in (
         ("train.optimizer=adamw", 'train.optimizer is "adamw", the checkpoint has "muon"'),
+        ("train.init=fan_in", 'train.init is "fan_in", the checkpoint has "fixed"'),
         ("train.stage_lr=[2,1]", "train.stage_lr.0 is 2.0, the checkpoint has 0.5"),
     ):
         refused = aunet(*arguments, change, "train.steps=20")
@@ -98,7 +104,10 @@ def test_a_checkpoint_that_lacks_settings_with_a_default_is_resumed(uninterrupte
     state = json.loads((directory / "state.json").read_text())
     for section, key in ((state["config"]["train"], "lookup_lr"), (state["config"]["model"]["stages"][0], "lookup")):
         del section[key]
-    del state["config"]["train"]["optimizer"], state["config"]["train"]["stage_lr"]
+    for key in ("optimizer", "stage_lr", "init"):
+        del state["config"]["train"][key]
+    for key in ("qk_norm", "layers_up"):
+        del state["config"]["model"]["stages"][0][key]
     text = json.dumps(state).encode()
     (directory / "state.json").write_bytes(text)
     manifest = json.loads((directory / "manifest.json").read_text())

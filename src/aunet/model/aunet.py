@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aunet.config import AUNetConfig, StageConfig
+from aunet.config import AUNetConfig, Init, StageConfig
 from aunet.model.layers import Block, Rotation, rotation
 from aunet.model.layout import StageLayout, build_layout
 from aunet.model.lookup import Lookup, build_lookup, lookup_rows
@@ -24,6 +24,8 @@ BLOCKS: dict[str, type[Block] | type[MambaBlock]] = {"attention": Block, "mamba2
 """What a stage is made of, by its mixer."""
 BRANCHES = {"attention": 2, "mamba2": 1}
 """Residual branches of a block."""
+FIXED_SIGMA = 0.02
+"""Of the initialisation that does not depend on widths."""
 
 
 class Stage(nn.Module):
@@ -146,12 +148,13 @@ class AUNet(nn.Module):
         return F.cross_entropy(logits_TV.float(), targets_T, reduction="sum")
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
+    def initialise(self, seed: int, init: Init = "fan_in") -> None:
         """All initialisation, in one place; the same on every device and after construction on `meta`.
 
         Matrices: truncated normal (3 sigma) with sigma 1 / sqrt(inputs), so that they keep the scale of a normalised
         input; the last matrix of each residual branch is divided by the root of the number of branches on the way
         through, so that depth does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width).
+        With `init` `fixed` all these sigmas are 0.02 whatever the width, as in GPT-2 (Radford et al. 2019).
         Norms: 1. The maps of single offsets start at 0: upsampling begins as a repetition and learns to differ by
         offset. Look-ups start at 0: what was never read in training adds nothing. What only Mamba-2 has starts as
         `initial_values` says.
@@ -167,7 +170,7 @@ class AUNet(nn.Module):
             elif name.endswith(("per_offset", "lookup.weight")):
                 parameter.zero_()
             else:
-                sigma = parameter.shape[1] ** -0.5
+                sigma = FIXED_SIGMA if init == "fixed" else parameter.shape[1] ** -0.5
                 if name.endswith(("attention.out.weight", "ffn.down.weight", "mixer.out_proj.weight")):
                     sigma /= math.sqrt(branches)
                 values = torch.empty(parameter.shape)
