@@ -4,29 +4,34 @@
     python experiments/race.py run 1e13 TRAIN... --valid NAME=FILE... [--systems ...] [--seeds 0 1]
 
 `tune` searches learning rate and batch size of each system at a budget (Sobol points, as `aunet scale sweep` does);
-`run` trains it with the best of them. Both leave one record per run under `experiments/records/race`, go on where they
-were interrupted, and may run several times side by side with different systems. Budgets are useful FLOPs, gamma is 4 in
-Llama 3 tokens.
+`run` trains it with what the laws of these points give, where they are of two budgets or more, else with the best of
+the nearest budget. Ablations take the settings of the system that they change. Both commands leave one record per run
+under `experiments/records/race`, go on where they were interrupted, and may run several times side by side with
+different systems. Budgets are useful FLOPs, gamma is 4 in Llama 3 tokens.
 
 On a GPU (`--device cuda`) several systems share the card as so many processes; `timeout --signal TERM 500 python ...`
 ends a call in time, saves, and the next call goes on where `runs/race` and the records are at hand.
 """
 
 import argparse
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from aunet.config import AUNetConfig, LookupConfig, RunConfig, SourceConfig, validate
+from aunet.config import AUNetConfig, LookupConfig, RunConfig, SourceConfig, StageConfig, validate
+from aunet.errors import AUNetError, MissingExtra
 from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.child import run_in_child
-from aunet.scaling.families import FAMILIES
-from aunet.scaling.plan import ScalePlan, make_scale_plan, row_length
+from aunet.scaling.families import FAMILIES, Family, build
+from aunet.scaling.plan import Law, ScalePlan, fitted_laws, make_scale_plan, row_length
 from aunet.scaling.records import Record, read_record
 from aunet.scaling.run import Job
 from aunet.scaling.sweep import Sweep, run_sweep
-from aunet.scaling.text import NOVEL_CONTRACTION, measured
+from aunet.scaling.text import NOVEL_CONTRACTION, Text, measured
 from aunet.tokenizer import train_file
 from aunet.train.runtime import stop_on_signals
 
@@ -46,6 +51,9 @@ LOOKUP_LR = 3.0
 BYTE_GRAMS, UNIT_GRAMS, TOKEN_GRAMS = (2, 3, 4, 6), (1,), (2, 3)
 BYTE_BUCKETS, UNIT_BUCKETS, TOKEN_BUCKETS = 32_768, 65_536, 65_536
 
+Reshape = Callable[[AUNetConfig, Family, Text], AUNetConfig]
+"""From the planned shape to another."""
+
 
 @dataclass(frozen=True)
 class System:
@@ -58,6 +66,9 @@ class System:
     lookups: tuple[str, ...] = ()
     """Hashed n-grams, which go beyond the paper's recipe: of `bytes` (or tokens), of `units`."""
     upsampling: str = "multilinear"
+    reshape: Reshape | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the section `train` that differ from those of all others."""
     tuned_as: str = ""
     """The system whose settings it takes; its own if empty."""
 
@@ -72,9 +83,72 @@ def _systems() -> dict[str, System]:
         for how in ("repeat", "simple")
     ]
     ablations.append(System("aunet-2-unit-hash", "aunet-2", lookups=("units",), tuned_as="aunet-2-hash"))
+    for base in (one for one in hashed if one.name in ("aunet-2-hash", "bpe-4k-hash")):
+        changes = ANYWHERE if base.vocabulary else ANYWHERE | BYTE_STAGE
+        ablations += [
+            replace(base, name=f"{base.name}-{name}", tuned_as=base.name, **change) for name, change in changes.items()
+        ]
     return {system.name: system for system in (*found, *hashed, *ablations)}
 
 
+def with_stages(model: AUNetConfig, change: Callable[[int, StageConfig], dict[str, Any]]) -> AUNetConfig:
+    """The same model with other settings of its stages, by their place (0-based) and what they are."""
+    stages = tuple(stage.model_copy(update=change(s, stage)) for s, stage in enumerate(model.stages))
+    return model.model_copy(update={"stages": stages})
+
+
+def with_qk_norm(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig:
+    """Queries and keys normalised at every stage."""
+    return with_stages(model, lambda s, stage: {"qk_norm": True})
+
+
+def with_layers_up(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig:
+    """All blocks of the byte stage on its way up: as many, and as many FLOPs."""
+    return with_stages(model, lambda s, stage: {} if s else {"layers": 0, "layers_up": 2 * stage.layers})
+
+
+def with_layers_down(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig:
+    """Three quarters of the blocks of the byte stage on its way down, all of two: as many, and as many FLOPs."""
+    up = model.stages[0].layers // 2
+    return with_stages(model, lambda s, stage: {} if s else {"layers": 2 * stage.layers - up, "layers_up": up})
+
+
+def with_wide_bytes(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig:
+    """A byte stage of half the next stage's width instead of a quarter; narrower altogether, so that FLOPs are equal.
+
+    Deeper stages keep their proportions; FLOPs per byte are as near as widths and one layer of the trunk more or less
+    allow.
+    """
+    dims, (*shallow, trunk) = [stage.dim for stage in model.stages], [stage.layers for stage in model.stages]
+    found = []
+    for width in range(32, max(32, dims[1]) + 1, 16):
+        deeper = [round(dim * width / dims[1] / 16) * 16 for dim in dims[1:]]
+        for count in range(max(1, trunk - 1), trunk + 2):
+            found.append(build(kind, [width // 2, *deeper], [*shallow, count], text))
+    wanted = useful_flops_per_byte(model, text.row_ids)
+    return min(found, key=lambda one: abs(math.log(useful_flops_per_byte(one, text.row_ids) / wanted)))
+
+
+def with_wide_window(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig:
+    """Twice the window at the byte stage; the budget pays for it with bytes."""
+    return with_stages(model, lambda s, stage: {} if s or stage.window is None else {"window": 2 * stage.window})
+
+
+ANYWHERE: dict[str, dict[str, Any]] = {
+    "muon": {"train": {"optimizer": "muon"}},
+    "qk-norm": {"reshape": with_qk_norm},
+    "fixed-init": {"train": {"init": "fixed"}},
+}
+"""Ablations of any system: what differs from it."""
+BYTE_STAGE: dict[str, dict[str, Any]] = {
+    "up-only": {"reshape": with_layers_up},
+    "down-heavy": {"reshape": with_layers_down},
+    "wide-bytes": {"reshape": with_wide_bytes},
+    "window": {"reshape": with_wide_window},
+    "slow-bytes": {"train": {"stage_lr": (0.5, 1.0)}},
+    "fast-bytes": {"train": {"stage_lr": (2.0, 1.0)}},
+}
+"""And of one with a byte stage above another."""
 SYSTEMS = _systems()
 
 
@@ -101,7 +175,7 @@ def main() -> None:
         if arguments.what == "tune":
             tune(system, plan, config, valid, arguments.points, console)
         for seed in arguments.seeds if arguments.what == "run" else ():
-            run(system, plan, config, valid, seed, RECORDS / arguments.label)
+            run(system, plan, config, valid, seed, RECORDS / arguments.label, console)
 
 
 def plan_of(system: System, compute: float, train: list[str], runs: Path, console: Console) -> ScalePlan:
@@ -114,6 +188,8 @@ def plan_of(system: System, compute: float, train: list[str], runs: Path, consol
     text = replace(text, contraction=NOVEL_CONTRACTION)  # one shape for all, whatever was looked at
     plan = make_scale_plan(system.family, compute, GAMMA, text)
     model = plan.model.model_copy(update={"upsampling": system.upsampling})
+    if system.reshape:
+        model = system.reshape(model, FAMILIES[system.family], text)
     flops = useful_flops_per_byte(model, plan.seq_len) / plan.bytes_per_token
     return replace(plan, model=with_lookups(model, system.lookups), flops_per_byte=flops, bytes=compute / flops)
 
@@ -135,6 +211,7 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, d
         "checkpoint_every": 300,
         "keep": 1,
         "out": str(runs),
+        **system.train,
     }
     return validate(RunConfig, settings, system.name)
 
@@ -142,13 +219,13 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, d
 def with_lookups(model: AUNetConfig, where: tuple[str, ...]) -> AUNetConfig:
     """The same model with tables of hashed n-grams at the first stage (`bytes`) and at the deeper ones (`units`)."""
     first = (TOKEN_GRAMS, TOKEN_BUCKETS) if model.tokenizer else (BYTE_GRAMS, BYTE_BUCKETS)
-    stages = []
-    for s, stage in enumerate(model.stages):
+
+    def lookup(s: int, _: StageConfig) -> dict[str, Any]:
         ngrams, buckets = (UNIT_GRAMS, UNIT_BUCKETS) if s else first
         chosen = ("units" if s else "bytes") in where
-        lookup = LookupConfig(ngrams=ngrams, buckets=buckets) if chosen else None
-        stages.append(stage.model_copy(update={"lookup": lookup}))
-    return model.model_copy(update={"stages": tuple(stages)})
+        return {"lookup": LookupConfig(ngrams=ngrams, buckets=buckets) if chosen else None}
+
+    return with_stages(model, lookup)
 
 
 def tune(
@@ -177,10 +254,19 @@ def tune(
 
 
 def run(
-    system: System, plan: ScalePlan, config: RunConfig, valid: dict[str, SourceConfig], seed: int, records: Path
+    system: System,
+    plan: ScalePlan,
+    config: RunConfig,
+    valid: dict[str, SourceConfig],
+    seed: int,
+    records: Path,
+    console: Console,
 ) -> None:
-    """Train with the best settings found at this budget, or at the largest one below it."""
+    """Train with the settings that the search gives for this budget."""
     best, name = tuned(system, plan.compute), f"{system.name}-{budget(plan.compute)}-seed{seed}"
+    console.print(
+        f"{name}: lr {best.lr:.4g}, batch {best.batch:,.0f} {plan.model.unit}s: {best.origin}", soft_wrap=True
+    )
     train = config.train.model_copy(
         update={
             "lr": best.lr,
@@ -202,19 +288,41 @@ def run(
             raise SystemExit(code)
 
 
-def tuned(system: System, compute: float) -> Record:
-    """The best complete record of the search at the largest budget up to this one."""
-    found = [
-        read_record(path) for path in sorted((RECORDS / RACE).glob(f"{system.tuned_as or system.name}-tune-*.json"))
-    ]
+@dataclass(frozen=True)
+class Tuned:
+    """What the search of a system gives for a budget."""
+
+    lr: float
+    batch: float
+    """Ids per step."""
+    origin: str
+    """Where they are from, for people."""
+
+
+def tuned(system: System, compute: float) -> Tuned:
+    """By the laws of the search where it has two budgets, else the best of the largest budget up to this one."""
+    name = system.tuned_as or system.name
+    found = [read_record(path) for path in sorted((RECORDS / RACE).glob(f"{name}-tune-*.json"))]
+    if laws := _laws(found, name):
+        lr, batch = (float(f"{laws[key](compute):.4g}") for key in ("lr", "batch"))
+        return Tuned(lr, batch, f"by the laws of the {len(found)} points of {name}")
     fitting = [record for record in found if record.complete and record.planned_flops < 1.2 * compute]
     if not fitting:
-        raise SystemExit(
-            f"{system.tuned_as or system.name}: nothing is tuned at {budget(compute)} FLOPs or below; tune it first"
-        )
+        raise SystemExit(f"{name}: nothing is tuned at {budget(compute)} FLOPs or below; tune it first")
     largest = max(record.planned_flops for record in fitting)
     near = [record for record in fitting if record.planned_flops > 0.8 * largest]
-    return min(near, key=lambda record: next(iter(record.bits_per_byte.values())))
+    best = min(near, key=lambda record: next(iter(record.bits_per_byte.values())))
+    return Tuned(best.lr, best.batch, f"the best point of {name} at {budget(largest)} FLOPs, too few budgets for laws")
+
+
+def _laws(records: Sequence[Record], name: str) -> Mapping[str, Law] | None:
+    """Laws of learning rate and batch size, where the records give them."""
+    try:
+        return fitted_laws(records, name)
+    except MissingExtra:
+        raise
+    except AUNetError:  # one budget, or points at one alone
+        return None
 
 
 def budget(compute: float) -> str:

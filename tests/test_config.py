@@ -220,3 +220,28 @@ def test_a_table_is_named_once() -> None:
     ) as caught:
         validate(AUNetConfig, values, "a.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_learning_rates_of_stages_are_as_many_as_stages() -> None:
+    stages = [{"dim": 8, "layers": 1, "head_dim": 8}] * 2
+    values = {"model": {"stages": stages, "splitter": "word1"}, "train": {"stage_lr": [0.5, 1]}}
+    assert validate(RunConfig, values, "x").train.stage_lr == (0.5, 1.0)
+    values["train"] = {"stage_lr": [1.0]}
+    with pytest.raises(ConfigError, match=r"x: train\.stage_lr: 1 for 2 stages; give one for each") as caught:
+        validate(RunConfig, values, "x")
+    assert "\n" not in str(caught.value)
+    values["train"] = {"stage_lr": [0, 1]}
+    with pytest.raises(ConfigError, match=r"x: train\.stage_lr\.0: input should be greater than 0"):
+        validate(RunConfig, values, "x")
+
+
+def test_the_deepest_stage_has_no_way_up() -> None:
+    stages: list[dict[str, Any]] = [{"dim": 8, "layers": 1, "head_dim": 8, "layers_up": 2} for _ in range(2)]
+    with pytest.raises(ConfigError, match=r"^x: stages\.1\.layers_up: the deepest stage has no way up") as caught:
+        validate(AUNetConfig, {"stages": stages, "splitter": "word1"}, "x")
+    assert "\n" not in str(caught.value)
+    del stages[1]["layers_up"]
+    config = validate(AUNetConfig, {"stages": stages, "splitter": "word1"}, "x")
+    assert [config.layers(s) for s in range(2)] == [(1, 2), (1,)]
+    stages[0]["layers_up"] = None
+    assert validate(AUNetConfig, {"stages": stages, "splitter": "word1"}, "x").layers(0) == (1, 1)

@@ -77,3 +77,9 @@ def test_the_table_names_every_part() -> None:
     for word in ("embedding", "contract", "pool", "upsample", "expand", "trunk", "head", "2.5G parameters", "useful"):
         assert word in shown
     assert "tokens/unit" in _shown("transformer-bpe-1b")
+
+
+def test_the_table_has_the_layers_of_both_ways() -> None:
+    found = describe_target("aunet2-2m", ["model.stages.0.layers_up=2"])
+    assert [stage.layers_up for stage in found.stages] == [2, None]
+    assert f"{found.stages[0].layers} + 2" in list(table(found).columns[2].cells)

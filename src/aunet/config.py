@@ -62,23 +62,26 @@ class LookupConfig(Strict):
 class StageConfig(Strict):
     """One stage: a plain decoder-only Transformer over its units, or a stack of Mamba-2 blocks.
 
-    A stage that is not the deepest has `layers` blocks on the way down and `layers` on the way up (paper, Table 9).
+    A stage that is not the deepest has `layers` blocks on the way down and as many on the way up (paper, Table 9), or
+    `layers_up`.
     """
 
     dim: int = Field(gt=0)
     layers: int = Field(ge=0)
+    layers_up: int | None = Field(default=None, ge=0, description="blocks on the way up; not given: `layers`")
     mixer: Literal["attention", "mamba2"] = Field(default="attention", description="what mixes positions")
     head_dim: int = Field(gt=0)
     ffn_dim: int = Field(default=0, ge=0, description="hidden width of SwiGLU; 0: Llama's rule")
     window: int | None = Field(default=None, gt=0, description="a query sees at most this many keys, itself included")
     kv_heads: int = Field(default=0, ge=0, description="key/value heads; 0: as many as query heads")
+    qk_norm: bool = Field(default=False, description="RMSNorm of every query and key before it is turned")
     state_dim: int = Field(default=0, ge=0, description="numbers that a channel of Mamba-2 remembers; 0: 128")
     contraction: float = Field(default=0.0, ge=0, description="bytes per unit; 0: the paper's for words, W for fixed-W")
     lookup: LookupConfig | None = Field(default=None, description="hashed n-grams of units, added at the entrance")
 
     @model_validator(mode="after")
     def _fill_and_check(self) -> Self:
-        foreign = ("ffn_dim", "window", "kv_heads") if self.mixer == "mamba2" else ("state_dim",)
+        foreign = ("ffn_dim", "window", "kv_heads", "qk_norm") if self.mixer == "mamba2" else ("state_dim",)
         given = [name for name in foreign if getattr(self, name)]
         if given:
             raise ValueError(f"the mixer {self.mixer} has no {' and no '.join(given)}; leave that out")
@@ -131,6 +134,9 @@ class AUNetConfig(Strict):
                 f"{len(self.stages)} stages need a splitter with {len(self.stages) - 1} levels; "
                 f"{self.splitter!r} has {len(rules)}"
             )
+        if self.stages[-1].layers_up is not None:
+            deepest = len(self.stages) - 1
+            raise ValueError(f"stages.{deepest}.layers_up: the deepest stage has no way up; leave it out, set layers")
         stages = []
         for s, stage in enumerate(self.stages):
             filled = stage.contraction or _contraction(rules, s)
@@ -140,6 +146,13 @@ class AUNetConfig(Strict):
             if stages[s].contraction < stages[s - 1].contraction:
                 raise ValueError(f"stages.{s}.contraction is below the one of stages.{s - 1}; deeper units are longer")
         return self
+
+    def layers(self, stage: int) -> tuple[int, ...]:
+        """Blocks of a stage (0-based): on the way down and on the way up, in the deepest stage one number."""
+        own = self.stages[stage]
+        if stage == self.depth:
+            return (own.layers,)
+        return own.layers, own.layers if own.layers_up is None else own.layers_up
 
     @property
     def depth(self) -> int:
@@ -200,6 +213,7 @@ class DataConfig(Strict):
 
 
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+Init = Literal["fan_in", "fixed"]
 LENGTHS = ("steps", "bytes", "compute", "gamma")
 
 
@@ -217,9 +231,14 @@ class TrainConfig(Strict):
     lr: float | None = Field(default=None, gt=0, description="highest learning rate; the paper's law in its range")
     lr_floor: float = Field(default=0.01, ge=0, le=1, description="last learning rate as a share of the highest")
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of the steps, from 1 on a number of steps")
+    init: Init = Field(default="fan_in", description="scale of the matrices that a new run starts from")
+    optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="of the matrices inside the model")
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
     lookup_lr: float = Field(default=3.0, gt=0, description="learning rate of look-ups, relative to `lr`")
+    stage_lr: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(), description="learning rate of every stage, bytes first, relative to `lr`; empty: 1 for all"
+    )
     clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
@@ -252,6 +271,13 @@ class RunConfig(Strict):
     def _check_compile(self) -> Self:
         if self.train.compile and all(stage.mixer == "mamba2" for stage in self.model.stages):
             raise ValueError("train.compile: blocks of the mixer mamba2 are not compiled; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_stage_lr(self) -> Self:
+        given, stages = len(self.train.stage_lr), len(self.model.stages)
+        if given not in (0, stages):
+            raise ValueError(f"train.stage_lr: {given} for {stages} stages; give one for each, bytes first, or none")
         return self
 
 

@@ -78,7 +78,6 @@ def table(accounting: Accounting) -> Table:
     names = ["width", "layers", "heads", *own, f"{unit}s/unit", *(["measured"] if measured else [])]
     for name in [*names, "parameters", f"FLOPs/{unit}", "useful", "activations"]:
         view.add_column(name, justify="right")
-    deepest = len(accounting.stages)
     for stage in accounting.stages:
         grouped = stage.mixer == "attention" and stage.heads != stage.kv_heads
         heads = f"{stage.heads}/{stage.kv_heads}" if grouped else str(stage.heads)
@@ -87,7 +86,7 @@ def table(accounting: Accounting) -> Table:
         view.add_row(
             str(stage.stage),
             str(stage.dim),
-            str(stage.layers) if stage.stage == deepest else f"{stage.layers} + {stage.layers}",
+            str(stage.layers) if stage.layers_up is None else f"{stage.layers} + {stage.layers_up}",
             heads,
             *(shape[name] if name in MIXER_COLUMNS[stage.mixer] else "" for name in own),
             f"{stage.contraction:g}",

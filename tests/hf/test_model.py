@@ -21,7 +21,7 @@ from aunet.errors import AUNetError
 from aunet.hf import AUNetConfig, AUNetForCausalLM, AUNetTokenizer
 from aunet.language_model import LanguageModel
 from aunet.vocabulary import BYTES
-from tests.model.packs import small_config, small_model, with_lookups
+from tests.model.packs import small_config, small_model, with_layers_up, with_lookups, with_qk_norm
 
 PAD = 258
 TEXTS = [b"W\xc3\xb6rds, 1234 and more", b"\xff 7 \x80", b"a", b"one two three"]
@@ -44,6 +44,25 @@ def test_the_tensors_have_the_names_of_a_model_directory() -> None:
     model, reference = both(3)
     assert list(model.state_dict()) == list(reference.network.state_dict())
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in reference.network.parameters())
+
+
+def test_what_the_paper_does_not_have_goes_through_files(tmp_path: Path) -> None:
+    network = small_model(with_qk_norm(with_layers_up(small_config(3))))
+    model = AUNetForCausalLM(AUNetConfig(aunet=network.config))
+    model.load_state_dict(network.state_dict())
+    model.save_pretrained(tmp_path / "theirs")
+    ours = aunet.load(tmp_path / "theirs")
+    ours.save(tmp_path / "ours")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    assert again.config.architecture == ours.config == network.config
+    ids = torch.tensor([[BOS, *TEXTS[0]]])
+    with torch.no_grad():
+        assert torch.allclose(again(ids).logits, ours.logits(ids.tolist()), atol=1e-4)
+    written = again.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+    assert bytes(i for i in written.tolist() if i < BOS) == ours.generate(
+        TEXTS[0], max_bytes=8, temperature=0, as_bytes=True
+    )
+    assert "| 1 | 16 | 1 + 2 | 4 |" in (tmp_path / "ours" / "README.md").read_text()
 
 
 def test_each_side_loads_what_the_other_saved(trained: Path, tmp_path: Path) -> None:

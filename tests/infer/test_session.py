@@ -19,7 +19,7 @@ from aunet.infer.native.kernels import NativeKernels
 from aunet.infer.session import Session
 from aunet.infer.state import Context
 from aunet.splitting import splitter
-from tests.model.packs import RULES, small_config, small_model, with_lookups
+from tests.model.packs import RULES, small_config, small_model, with_layers_up, with_lookups, with_qk_norm
 
 TOLERANCE = 1e-4
 TEXTS = [
@@ -39,7 +39,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "narrow": {"windows": (7, 5, 3, 3)},
     "wide": {"windows": (32, 32, 32, 32)},
     "one-head": {"kv_heads": 1},
-    "lookups": {"lookups": True},
+    "lookups": {"change": with_lookups},
+    "qk-norm": {"change": with_qk_norm},
+    "layers-up": {"change": with_layers_up},
 }
 CASES = [
     *((depth, RULES[depth - 1], shape) for depth in (1, 2, 3, 4) for shape in SHAPES),
@@ -66,14 +68,14 @@ def session(stages: int, rule: str, shape: str) -> Session:
 @cache
 def _session(stages: int, rule: str, shape: str, native: bool) -> Session:
     more = dict(SHAPES[shape])
-    windows, kv_heads, lookups = more.pop("windows", None), more.pop("kv_heads", None), more.pop("lookups", False)
+    windows, kv_heads, change = (more.pop(key, None) for key in ("windows", "kv_heads", "change"))
     values = small_config(stages, splitter=rule, **more).model_dump(mode="json")
     for s, stage in enumerate(values["stages"]):
         stage["window"] = windows[s] if windows else stage["window"]
         stage["kv_heads"] = kv_heads or stage["kv_heads"]
         stage["contraction"] = 0
     config = AUNetConfig.model_validate(values)
-    config = with_lookups(config) if lookups else config
+    config = change(config) if change else config
     network = small_model(config).eval()
     return Session(network, splitter(rule), NativeKernels(network) if native else None)
 

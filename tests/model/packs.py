@@ -32,6 +32,22 @@ def with_lookups(config: AUNetConfig) -> AUNetConfig:
     return AUNetConfig.model_validate(values)
 
 
+def with_qk_norm(config: AUNetConfig) -> AUNetConfig:
+    """The same with normalised queries and keys at every stage."""
+    values = config.model_dump()
+    for stage in values["stages"]:
+        stage["qk_norm"] = True
+    return AUNetConfig.model_validate(values)
+
+
+def with_layers_up(config: AUNetConfig) -> AUNetConfig:
+    """The same with another number of blocks on the way up than on the way down: 2, none, 2 ..., from the bytes on."""
+    values = config.model_dump()
+    for s, stage in enumerate(values["stages"][:-1]):
+        stage["layers_up"] = (2, 0, 2)[s]
+    return AUNetConfig.model_validate(values)
+
+
 def small_model(config: AUNetConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> AUNet:
     """Initialised, then moved off it everywhere: maps that start at 0 and gains of 1 would hide mistakes."""
     model = AUNet(config)

@@ -6,20 +6,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs import pack, random_pack, small_config, small_model, with_lookups
+from packs import pack, random_pack, small_config, small_model, with_layers_up, with_lookups, with_qk_norm
 from torch import Tensor
 
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
+from aunet.model.layers import rotation
 
 DEPTHS = [1, 2, 3, 4]
-VARIANTS = ["multilinear", "repeat", "simple", "look-ups"]
-"""Ways to upsample, and multi-linear with look-ups at every stage."""
+CHANGES = {"look-ups": with_lookups, "qk-norm": with_qk_norm, "layers-up": with_layers_up}
+VARIANTS = ["multilinear", "repeat", "simple", *CHANGES]
+"""Ways to upsample, and multi-linear with what may be added to every stage."""
 EXACT = torch.float64
 
 
 def config_of(stages: int, variant: str) -> AUNetConfig:
-    return with_lookups(small_config(stages)) if variant == "look-ups" else small_config(stages, upsampling=variant)
+    change = CHANGES.get(variant)
+    return change(small_config(stages)) if change else small_config(stages, upsampling=variant)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -177,6 +180,69 @@ def test_initialisation_keeps_the_scale_of_a_normalised_input() -> None:
     assert math.log(258) < loss < math.log(258) + 1.0
 
 
+def test_without_the_setting_there_are_no_norms_of_queries_and_keys() -> None:
+    plain, normed = (AUNet(config).state_dict() for config in (small_config(2), with_qk_norm(small_config(2))))
+    more = {name for name in normed if ".q_norm." in name or ".k_norm." in name}
+    assert set(normed) - more == set(plain)
+    assert len(more) == 2 * 3  # blocks
+    assert all(normed[name].shape == (4 if "stages" in name else 8,) for name in more)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_normed_queries_and_keys_do_not_grow_with_their_weights(dtype: torch.dtype) -> None:
+    attention = small_model(with_qk_norm(small_config(1))).trunk.blocks[0].attention
+    x_TD, turn = torch.randn(7, 16, generator=torch.Generator().manual_seed(0)), rotation(torch.arange(7), 4, 1e4)
+    found = []
+    for factor in (1, 8):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            attention.qkv.weight.mul_(factor)
+            found.append(attention.project(x_TD, turn))
+    before, after = found
+    assert {x.dtype for x in before} == {dtype}
+    for a, b in zip(before[:2], after[:2], strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-2 if dtype == torch.bfloat16 else 1e-4)
+    assert torch.allclose(8 * before[2], after[2])
+    # A rotation keeps the length, a gain that is not 1 everywhere does not.
+    attention.q_norm.weight.data.fill_(3.0)
+    with torch.no_grad():
+        query, _, _ = attention.project(x_TD, turn)
+    assert query.square().mean(-1).sqrt() == pytest.approx(3.0, rel=1e-3)
+
+
+def test_layers_up_are_blocks_of_the_way_up_alone() -> None:
+    plain, other = AUNet(small_config(4)), AUNet(with_layers_up(small_config(4)))
+    assert [(len(stage.contract), len(stage.expand)) for stage in other.stages] == [(1, 2), (1, 0), (1, 2)]
+    assert [(len(stage.contract), len(stage.expand)) for stage in plain.stages] == [(1, 1)] * 3
+    # The same number of blocks again: one more, one less, one more, which the scale of branches counts.
+    deeper = with_layers_up(small_config(2))
+    model, flat = AUNet(deeper), AUNet(small_config(2))
+    for one in (model, flat):
+        one.initialise(0)
+    down = (one.stages[0].contract[0].ffn.down.weight for one in (model, flat))
+    assert torch.allclose(next(down) * math.sqrt(4 / 3), next(down))
+    values = small_config(2).model_dump()
+    values["stages"][0]["layers_up"] = 1  # as many as down: the same model, whichever way it is said
+    assert AUNet.on_meta(AUNetConfig.model_validate(values)).state_dict().keys() == flat.state_dict().keys()
+
+
+def test_the_fixed_scale_does_not_depend_on_widths() -> None:
+    values = {"stages": [{"dim": 64, "layers": 1, "head_dim": 32}, {"dim": 256, "layers": 2, "head_dim": 32}]}
+    model = AUNet(AUNetConfig.model_validate({**values, "splitter": "word1"}))
+    model.initialise(0, "fixed")
+    state = model.state_dict()
+    for name in (
+        "embedding",
+        "head",
+        "stages.0.pool.project",
+        "trunk.blocks.0.ffn.gate_up",
+        "stages.0.upsample.shared",
+    ):
+        assert state[f"{name}.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert state["trunk.blocks.1.ffn.down.weight"].std().item() == pytest.approx(0.02 / math.sqrt(8), rel=0.05)
+    assert not state["stages.0.upsample.per_offset"].any()
+    assert bool((state["norm.weight"] == 1).all())
+
+
 def test_the_forward_pass_runs_without_data() -> None:
     """On `meta` nothing can be read back to the host, so the step needs no synchronisation to find its sizes."""
     model = AUNet.on_meta(small_config(4))
@@ -191,8 +257,9 @@ def test_the_forward_pass_runs_without_data() -> None:
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
 
 
-def test_the_model_is_one_graph() -> None:
+@pytest.mark.parametrize("variant", ["multilinear", "qk-norm"])
+def test_the_model_is_one_graph(variant: str) -> None:
     torch._dynamo.reset()
-    model, packed = small_model(small_config(3)), random_pack(2, [20, 5])
+    model, packed = small_model(config_of(3, variant)), random_pack(2, [20, 5])
     compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
     assert torch.allclose(compiled(*packed.inputs), model(*packed.inputs), atol=1e-6)

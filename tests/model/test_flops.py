@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from packs import random_pack, small_config, with_lookups
+from packs import random_pack, small_config, with_layers_up, with_lookups, with_qk_norm
 
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
@@ -156,3 +156,23 @@ def test_lookups_count_as_parameters_and_cost_no_flops(stages: int) -> None:
     assert _parameters(looked_up) == _parameters(config) + sum(tables)
     assert flops_per_byte(looked_up, 100) == flops_per_byte(config, 100)
     assert useful_flops_per_byte(looked_up, 100) == useful_flops_per_byte(config, 100)
+
+
+def test_norms_of_queries_and_keys_are_parameters_without_flops() -> None:
+    plain, normed = small_config(3), with_qk_norm(small_config(3))
+    assert _parameters(normed) - _parameters(plain) == 2 * (2 * 4 + 2 * 8 + 8)  # gains of two, by blocks and head width
+    assert flops_per_byte(normed, 64) == flops_per_byte(plain, 64)
+    assert useful_flops_per_byte(normed, 64) == useful_flops_per_byte(plain, 64)
+
+
+def test_blocks_on_the_way_up_are_paid_for_by_their_number() -> None:
+    plain, other = small_config(3), with_layers_up(small_config(3))
+    values = [
+        {(part.name, part.stage): found for part, found in paper_flops(AUNet.on_meta(config), 64).items()}
+        for config in (plain, other)
+    ]
+    ratios = {key: values[1][key] / values[0][key] for key in values[0] if values[0][key]}
+    assert ratios.pop(("expand", 0)) == 2
+    assert ratios.pop(("expand", 1)) == 0
+    assert set(ratios.values()) == {1}
+    assert useful_flops_per_byte(other, 64) > useful_flops_per_byte(plain, 64)

@@ -164,6 +164,15 @@ def test_rates_steps_and_skips_do_not_decay() -> None:
     assert {"in_proj.weight", "out_proj.weight", "conv1d.weight"} <= {names[id(p)] for p in decayed["params"]}
 
 
+def test_muon_takes_the_projections_alone() -> None:
+    model = AUNet(config())
+    muon = build_optimizers(model, TrainConfig(optimizer="muon"))[1]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {names[id(p)].rpartition("mixer.")[2] for group in muon.param_groups for p in group["params"]}
+    assert {"in_proj.weight", "out_proj.weight"} <= found
+    assert not {"conv1d.weight", "A_log", "embedding.weight", "head.weight"} & found
+
+
 def test_the_papers_model_has_its_parameters() -> None:
     config = AUNetConfig.model_validate(preset("mamba-bytes-1b")["model"])
     (stage,) = config.stages

@@ -2,12 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aunet.config import RunConfig, SourceConfig, validate
 from aunet.errors import AUNetError
 from aunet.scaling.records import Record, difference, portable, read_record, read_records, setting, write_record
+from aunet.scaling.run import Job, existing_record
 from tests.scaling.made_records import config, record
+
+RACE = Path(__file__).parents[2] / "experiments" / "records" / "race"
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -82,6 +87,37 @@ def test_repetitions_share_their_setting() -> None:
     assert setting(one, seeds=False) == setting(other, seeds=False)
     assert difference(setting(one), setting(other)) == "train.seed is 1, there it is 0"
     assert setting(one) != setting(portable(config(lr=2e-3)))
+
+
+def without(values: Any, *keys: str) -> Any:
+    """The same JSON values as a version without these settings wrote them."""
+    if isinstance(values, dict):
+        return {key: without(value, *keys) for key, value in values.items() if key not in keys}
+    return [without(value, *keys) for value in values] if isinstance(values, list) else values
+
+
+def test_a_setting_that_did_not_exist_had_its_default() -> None:
+    new = portable(config())
+    old = without(new, "optimizer", "stage_lr", "init", "qk_norm", "layers_up")
+    assert old != new
+    assert setting(old) == setting(new)
+    changed = setting(portable(config(optimizer="muon")))
+    assert difference(setting(old), changed) == 'train.optimizer is "muon", there it is "adamw"'
+    # What this version cannot read is compared as it stands.
+    foreign = {**new, "train": {**new["train"], "luck": 1}}
+    assert difference(setting(new), setting(foreign)) == "train.luck is 1, there it is null"
+
+
+@pytest.mark.parametrize("path", sorted(RACE.glob("*.json")), ids=lambda path: path.stem)
+def test_published_records_are_those_of_the_same_runs_today(path: Path) -> None:
+    published = read_record(path)
+    values = validate(RunConfig, published.config, path.name)
+    valid = {name: SourceConfig(path=f"{name}.txt") for name in published.bits_per_byte}
+    job = Job(family=published.family, config=values, valid=valid, record=path)
+    assert existing_record(job) == published
+    train = values.train.model_copy(update={"optimizer": "muon"})
+    with pytest.raises(AUNetError, match=r"is the record of another run: train\.optimizer is \"muon\""):
+        existing_record(job.model_copy(update={"config": values.model_copy(update={"train": train})}))
 
 
 def test_the_first_difference_is_named() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from aunet.errors import ConfigError
+from aunet.scaling.records import portable, setting
 from aunet.scaling.study import open_study
+from tests.scaling.made_records import config
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -21,6 +23,17 @@ def test_a_study_belongs_to_one_search(tmp_path: Path) -> None:
     opened(tmp_path, lr=[1e-3, 1e-2], data={"seed": 0})
     with pytest.raises(ConfigError, match=r"--study: made is another search: data\.seed is 3, there it is 0"):
         opened(tmp_path, lr=[1e-3, 1e-2], data={"seed": 3})
+
+
+def test_a_study_goes_on_where_settings_have_been_added(tmp_path: Path) -> None:
+    now = setting(portable(config()))
+    del now["train"]["lr"], now["train"]["batch_bytes"]
+    then = {**now, "train": {key: value for key, value in now["train"].items() if key != "optimizer"}}
+    opened(tmp_path, **then, **{"--lr": [1, 2]})
+    other = {**now, "train": {**now["train"], "optimizer": "muon"}}
+    with pytest.raises(ConfigError, match=r'another search: train\.optimizer is "muon", there it is "adamw"'):
+        opened(tmp_path, **other, **{"--lr": [1, 2]})
+    opened(tmp_path, **now, **{"--lr": [1, 2]})
 
 
 def test_a_trial_that_was_put_up_again_is_taken_once(tmp_path: Path) -> None:

@@ -82,3 +82,61 @@ def test_lookups_have_a_learning_rate_of_their_own() -> None:
         steps.append([(lookup.weight - before[0]).abs().max(), (model.head.weight - before[1]).abs().max()])
     assert (steps[1][0] / steps[0][0]).item() == pytest.approx(4, rel=1e-3)
     assert torch.equal(steps[1][1], steps[0][1])
+
+
+def test_muon_takes_the_matrices_inside_the_model_and_nothing_else() -> None:
+    for upsampling in ("multilinear", "repeat"):
+        model = small_model(with_lookups(small_config(3, upsampling=upsampling)))
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        adamw, muon, sparse = build_optimizers(model, TrainConfig(optimizer="muon"))
+        by = [{names[id(p)] for group in one.param_groups for p in group["params"]} for one in (adamw, muon, sparse)]
+        assert sum(map(len, by)) == len(names) == len(set.union(*by))
+        assert isinstance(muon, torch.optim.Muon)
+        inside = ("qkv", "out", "gate_up", "down", "project", "shared")
+        assert by[1] == {name for name in names.values() if name.split(".")[-2] in inside or "per_offset" in name}
+        assert {"embedding.weight", "head.weight"} < by[0]
+        assert any("offset_embedding" in name for name in by[0]) == (upsampling == "repeat")
+
+
+def test_one_learning_rate_moves_matrices_alike_under_both_optimizers() -> None:
+    moved = []
+    for kind in ("adamw", "muon"):
+        model = small_model(small_config(2))
+        optimizers = build_optimizers(model, TrainConfig.model_validate({"optimizer": kind, "weight_decay": 0}))
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        for seed in range(6):
+            backward(model, random_pack(1, [60, 50], seed))
+            take_step(optimizers, 1e-3)
+        steps = {
+            name: (parameter.detach() - before[name]).square().mean().sqrt()
+            for name, parameter in model.named_parameters()
+        }
+        moved.append(steps)
+    for name in moved[0]:
+        if ".attention." in name or ".ffn." in name:
+            assert 0.2 < float(moved[1][name] / moved[0][name]) < 2
+            assert moved[1][name] != moved[0][name]
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_every_stage_has_a_learning_rate_of_its_own(kind: str) -> None:
+    """Two steps at a rate of 0 but for one stage: what moves is what belongs to it."""
+    config = with_lookups(small_config(3))
+    shallow = {s: (f"stages.{s}.",) for s in range(2)}
+    belongs = {0: ("embedding.", "norm.", "head.", *shallow[0]), 1: shallow[1], 2: ("trunk.",)}
+    for stage, prefixes in belongs.items():
+        model = small_model(config)
+        rates = [1.0 if s == stage else 1e-30 for s in range(3)]
+        optimizers = build_optimizers(model, TrainConfig.model_validate({"optimizer": kind, "stage_lr": rates}))
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        for seed in range(2):
+            backward(model, random_pack(2, [60, 50], seed))
+            take_step(optimizers, 1e-2)
+        moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+        assert moved == {name for name in before if name.startswith(prefixes)}
+
+
+def test_lookups_multiply_the_rate_of_their_stage() -> None:
+    model = small_model(with_lookups(small_config(2)))
+    sparse = build_optimizers(model, TrainConfig(lookup_lr=3.0, stage_lr=(0.5, 2.0)))[-1]
+    assert [group["relative_lr"] for group in sparse.param_groups] == [1.5, 6.0]

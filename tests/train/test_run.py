@@ -67,11 +67,47 @@ def test_a_killed_run_with_lookups_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert "train.lookup_lr is 2.0, the checkpoint has 3.0" in refused.stderr
 
 
+def test_a_killed_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
+    muon = (
+        "train.optimizer=muon",
+        "train.stage_lr=[0.5,1]",
+        "train.init=fixed",
+        "model.stages.0.lookup={ngrams: [2], buckets: 500}",
+    )
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    result = aunet("train", write_config(tmp_path / "whole"), *muon)
+    assert result.returncode == 0, result.stderr
+    arguments = ("train", write_config(tmp_path / "killed"), *muon)
+    process = start(*arguments)
+    wait_for_step(tmp_path / "killed" / "out", 5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert aunet(*arguments).returncode == 0
+    whole, killed = (tmp_path / name / "out" for name in ("whole", "killed"))
+    assert losses(killed) == losses(whole)
+    assert losses(whole)[-1][1] < losses(whole)[0][1] - 0.3
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    for change, message in (
+        ("train.optimizer=adamw", 'train.optimizer is "adamw", the checkpoint has "muon"'),
+        ("train.init=fan_in", 'train.init is "fan_in", the checkpoint has "fixed"'),
+        ("train.stage_lr=[2,1]", "train.stage_lr.0 is 2.0, the checkpoint has 0.5"),
+    ):
+        refused = aunet(*arguments, change, "train.steps=20")
+        assert refused.returncode == 1
+        assert message in refused.stderr
+
+
 def test_a_checkpoint_that_lacks_settings_with_a_default_is_resumed(uninterrupted: Path, tmp_path: Path) -> None:
     shutil.copytree(uninterrupted, tmp_path / "out")
     directory = tmp_path / "out" / "checkpoints" / "step-12"
     state = json.loads((directory / "state.json").read_text())
-    del state["config"]["train"]["lookup_lr"], state["config"]["model"]["stages"][0]["lookup"]
+    for section, key in ((state["config"]["train"], "lookup_lr"), (state["config"]["model"]["stages"][0], "lookup")):
+        del section[key]
+    for key in ("optimizer", "stage_lr", "init"):
+        del state["config"]["train"][key]
+    for key in ("qk_norm", "layers_up"):
+        del state["config"]["model"]["stages"][0][key]
     text = json.dumps(state).encode()
     (directory / "state.json").write_bytes(text)
     manifest = json.loads((directory / "manifest.json").read_text())

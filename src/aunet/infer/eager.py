@@ -178,7 +178,7 @@ class EagerKernels:
 
     def _page(self, s: int) -> Page:
         config = self.model.config.stages[s]
-        blocks = config.layers * (1 if s == self.model.config.depth else 2)
+        blocks = sum(self.model.config.layers(s))
         # Zeros, because a slot that a mask hides is still multiplied by 0, and whatever memory held may be NaN.
         return Page(
             torch.zeros((blocks, 2, config.kv_heads, SLOTS, config.head_dim), dtype=self.dtype, device=self.device)

@@ -27,7 +27,9 @@ class StageAccount:
     """Counted from 1."""
     dim: int
     layers: int
-    """Blocks; a stage that is not the deepest has them on the way down and again on the way up."""
+    """Blocks on the way down; all blocks of the deepest stage."""
+    layers_up: int | None
+    """Blocks on the way up; none in the deepest stage."""
     mixer: str
     """attention or mamba2."""
     heads: int
@@ -103,6 +105,7 @@ def describe(config: AUNetConfig, seq_len: int = 8192) -> Accounting:
                 stage=s + 1,
                 dim=stage.dim,
                 layers=stage.layers,
+                layers_up=None if s == config.depth else config.layers(s)[1],
                 mixer=stage.mixer,
                 heads=stage.heads,
                 kv_heads=stage.kv_heads,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aunet.config import AUNetConfig, StageConfig
+from aunet.config import AUNetConfig, Init, StageConfig
 from aunet.model.layers import Block, Rotation, rotation
 from aunet.model.layout import StageLayout, build_layout
 from aunet.model.lookup import Lookup, build_lookup, lookup_rows
@@ -24,6 +24,8 @@ BLOCKS: dict[str, type[Block] | type[MambaBlock]] = {"attention": Block, "mamba2
 """What a stage is made of, by its mixer."""
 BRANCHES = {"attention": 2, "mamba2": 1}
 """Residual branches of a block."""
+FIXED_SIGMA = 0.02
+"""Of the initialisation that does not depend on widths."""
 
 
 class Stage(nn.Module):
@@ -34,10 +36,11 @@ class Stage(nn.Module):
         self.config = config.stages[index]
         deeper = config.stages[index + 1]
         self.lookup = build_lookup(config, index)
-        self.contract = _blocks(self.config, config.norm_eps)
+        down, up = config.layers(index)
+        self.contract = _blocks(self.config, down, config.norm_eps)
         self.pool = SelectPool(self.config.dim, deeper.dim, config.norm_eps)
         self.upsample = build_upsampling(config, index)
-        self.expand = _blocks(self.config, config.norm_eps)
+        self.expand = _blocks(self.config, up, config.norm_eps)
 
 
 class Trunk(nn.Module):
@@ -47,11 +50,11 @@ class Trunk(nn.Module):
         super().__init__()
         self.config = config.stages[-1]
         self.lookup = build_lookup(config, config.depth)
-        self.blocks = _blocks(self.config, config.norm_eps)
+        self.blocks = _blocks(self.config, self.config.layers, config.norm_eps)
 
 
-def _blocks(config: StageConfig, norm_eps: float) -> nn.ModuleList:
-    return nn.ModuleList(BLOCKS[config.mixer](config, norm_eps) for _ in range(config.layers))
+def _blocks(config: StageConfig, count: int, norm_eps: float) -> nn.ModuleList:
+    return nn.ModuleList(BLOCKS[config.mixer](config, norm_eps) for _ in range(count))
 
 
 class AUNet(nn.Module):
@@ -145,21 +148,19 @@ class AUNet(nn.Module):
         return F.cross_entropy(logits_TV.float(), targets_T, reduction="sum")
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
+    def initialise(self, seed: int, init: Init = "fan_in") -> None:
         """All initialisation, in one place; the same on every device and after construction on `meta`.
 
         Matrices: truncated normal (3 sigma) with sigma 1 / sqrt(inputs), so that they keep the scale of a normalised
         input; the last matrix of each residual branch is divided by the root of the number of branches on the way
         through, so that depth does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width).
+        With `init` `fixed` all these sigmas are 0.02 whatever the width, as in GPT-2 (Radford et al. 2019).
         Norms: 1. The maps of single offsets start at 0: upsampling begins as a repetition and learns to differ by
         offset. Look-ups start at 0: what was never read in training adds nothing. What only Mamba-2 has starts as
         `initial_values` says.
         """
         generator = torch.Generator().manual_seed(seed)
-        branches = sum(
-            BRANCHES[stage.mixer] * stage.layers * (1 if s == self.config.depth else 2)
-            for s, stage in enumerate(self.config.stages)
-        )
+        branches = sum(BRANCHES[stage.mixer] * sum(self.config.layers(s)) for s, stage in enumerate(self.config.stages))
         for name, parameter in self.named_parameters():
             own = initial_values(name, parameter.shape, generator)
             if own is not None:
@@ -169,7 +170,7 @@ class AUNet(nn.Module):
             elif name.endswith(("per_offset", "lookup.weight")):
                 parameter.zero_()
             else:
-                sigma = parameter.shape[1] ** -0.5
+                sigma = FIXED_SIGMA if init == "fixed" else parameter.shape[1] ** -0.5
                 if name.endswith(("attention.out.weight", "ffn.down.weight", "mixer.out_proj.weight")):
                     sigma /= math.sqrt(branches)
                 values = torch.empty(parameter.shape)

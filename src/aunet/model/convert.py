@@ -120,10 +120,11 @@ def convert_state(state: Mapping[str, Tensor], config: AUNetConfig, origin: str)
         for name, reference in (("embedding", "tok_embeddings"), ("norm", "vocab_norm"), ("head", "vocab")):
             ours[f"{name}.weight"] = rest.pop(f"{reference}.weight")
         for s in range(config.depth):
-            for side, reference in (("contract", "encoders"), ("expand", "decoders")):
-                _blocks(ours, f"stages.{s}.{side}", rest, f"{reference}.{s}", config.stages[s])
+            sides = (("contract", "encoders"), ("expand", "decoders"))
+            for (side, reference), count in zip(sides, config.layers(s), strict=True):
+                _blocks(ours, f"stages.{s}.{side}", rest, f"{reference}.{s}", config.stages[s], count)
             _transition(ours, f"stages.{s}", rest, f"transitions.{s}", config)
-        _blocks(ours, "trunk.blocks", rest, "trunk", config.stages[-1])
+        _blocks(ours, "trunk.blocks", rest, "trunk", config.stages[-1], config.stages[-1].layers)
     except KeyError as error:
         raise ConfigError(f"{origin}: the tensor {error} is missing; does the configuration belong to it?") from None
     if rest:
@@ -131,8 +132,10 @@ def convert_state(state: Mapping[str, Tensor], config: AUNetConfig, origin: str)
     return {name: tensor.contiguous() for name, tensor in ours.items()}
 
 
-def _blocks(ours: dict[str, Tensor], name: str, rest: dict[str, Tensor], reference: str, stage: StageConfig) -> None:
-    for i in range(stage.layers):
+def _blocks(
+    ours: dict[str, Tensor], name: str, rest: dict[str, Tensor], reference: str, stage: StageConfig, count: int
+) -> None:
+    for i in range(count):
         a, b = f"{name}.{i}", f"{reference}.layers.{i}"
         q, k, v = (rest.pop(f"{b}.attention.w{x}.weight") for x in "qkv")
         qk = [_halves(x, stage.head_dim) for x in (q, k)]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import aunet
-from aunet.config import AUNetConfig, StageConfig, validate
+from aunet.config import AUNetConfig, validate
 from aunet.errors import AUNetError, ConfigError
 from aunet.files import replacing, write_json
 from aunet.model.aunet import AUNet
@@ -103,7 +103,7 @@ def validate_saved(values: Any, version: str, origin: str) -> AUNetConfig:
 
 def model_card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
     """The text of a model card: the architecture, the facts about its training, and how to use the model."""
-    stages = "\n".join(_stage_row(s, stage) for s, stage in enumerate(config.stages, 1))
+    stages = "\n".join(_stage_row(config, s) for s in range(len(config.stages)))
     known = "\n".join(f"- {name}: {value}" for name, value in facts.items()) or "- not recorded"
     if config.unit == "token":
         title = "# A Transformer over tokens"
@@ -141,6 +141,7 @@ tags: [aunet, {config.unit}-level, text-generation]
 {hub}"""
 
 
-def _stage_row(number: int, stage: StageConfig) -> str:
+def _stage_row(config: AUNetConfig, s: int) -> str:
+    stage, layers = config.stages[s], " + ".join(map(str, config.layers(s)))
     last = f"{stage.ffn_dim} | {stage.window or 'all'}" if stage.mixer == "attention" else "none: Mamba-2 | none"
-    return f"| {number} | {stage.dim} | {stage.layers} | {stage.head_dim} | {last} |"
+    return f"| {s + 1} | {stage.dim} | {layers} | {stage.head_dim} | {last} |"

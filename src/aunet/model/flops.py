@@ -2,8 +2,8 @@
 
 Paper FLOPs per byte (paper, appendix A): 6 for every weight of a matrix and 6 d S for every attention layer of width d,
 S the length of the sequence or the window, whichever is smaller; a stage's sum is divided by its bytes per unit. One
-upsampling map counts per position, the head counts, the embedding and the look-ups do not. They are what budgets are
-quoted in.
+upsampling map counts per position, the head counts; the embedding, the look-ups and the norms do not. They are what
+budgets are quoted in.
 
 Useful FLOPs: what the mathematics needs on documents of given lengths, forward and backward: 6 for every weight and
 position, 12 d for every query and key that it sees, no padding, no masked pairs, nothing recomputed. They are what a

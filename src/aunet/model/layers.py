@@ -35,20 +35,31 @@ def rotate(x_THK: Tensor, rotate_by: Rotation) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions, grouped key/value heads and an optional sliding window."""
+    """Causal self-attention with rotary positions, grouped key/value heads and an optional sliding window.
 
-    def __init__(self, config: StageConfig) -> None:
+    With `qk_norm` every query and key is normalised over the width of its head before it is turned, with a gain for
+    queries and one for keys that all heads share (Henry et al. 2020; Dehghani et al. 2023), so that the scores stay
+    bounded whatever the weights grow to.
+    """
+
+    def __init__(self, config: StageConfig, norm_eps: float) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.window = config.heads, config.kv_heads, config.window
         self.qkv = nn.Linear(config.dim, (self.heads + 2 * self.kv_heads) * config.head_dim, bias=False)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=norm_eps) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=norm_eps) if config.qk_norm else None
         self.out = nn.Linear(config.dim, config.dim, bias=False)
 
     def project(self, x_TD: Tensor, rotate_by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [T, H, K], keys and values [T, G, K], the first two turned to their positions."""
         heads = self.qkv(x_TD).unflatten(-1, (self.heads + 2 * self.kv_heads, -1))
-        turned = rotate(heads[:, : self.heads + self.kv_heads], rotate_by)
-        q_THK, k_TGK = turned.split((self.heads, self.kv_heads), dim=1)
-        return q_THK, k_TGK, heads[:, self.heads + self.kv_heads :]
+        qk, v_TGK = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            # In the precision of the gains, which under autocast is more than that of the products.
+            q_THK, k_TGK = qk.type_as(self.q_norm.weight).split((self.heads, self.kv_heads), dim=1)
+            qk = torch.cat((self.q_norm(q_THK), self.k_norm(k_TGK)), dim=1).type_as(heads)
+        q_THK, k_TGK = rotate(qk, rotate_by).split((self.heads, self.kv_heads), dim=1)
+        return q_THK, k_TGK, v_TGK
 
     def forward(self, x_TD: Tensor, rotate_by: Rotation, layout: StageLayout) -> Tensor:
         """Mix positions of the same document: [T, D] to [T, D]."""
@@ -81,7 +92,7 @@ class Block(nn.Module):
     def __init__(self, config: StageConfig, norm_eps: float) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(config.dim, eps=norm_eps)
-        self.attention = Attention(config)
+        self.attention = Attention(config, norm_eps)
         self.ffn_norm = nn.RMSNorm(config.dim, eps=norm_eps)
         self.ffn = FeedForward(config)
 

@@ -161,11 +161,10 @@ def table(plan: ScalePlan) -> Table:
     view = Table(box=None, pad_edge=False)
     for column in ("stage", "width", "layers", "head width", "window", "bytes/unit"):
         view.add_column(column, justify="left" if column == "stage" else "right")
-    for s, stage in enumerate(plan.model.stages, 1):
-        deepest = s == len(plan.model.stages)
-        layers = str(stage.layers) if deepest else f"{stage.layers} + {stage.layers}"
+    for s, stage in enumerate(plan.model.stages):
+        layers = " + ".join(map(str, plan.model.layers(s)))
         size = stage.contraction * plan.bytes_per_token
-        view.add_row(str(s), str(stage.dim), layers, str(stage.head_dim), str(stage.window or "all"), f"{size:.3g}")
+        view.add_row(str(s + 1), str(stage.dim), layers, str(stage.head_dim), str(stage.window or "all"), f"{size:.3g}")
     return view
 
 

@@ -109,12 +109,23 @@ def portable(config: RunConfig) -> dict[str, Any]:
 
 
 def setting(config: Mapping[str, Any], seeds: bool = True) -> dict[str, Any]:
-    """What of a portable configuration decides the result; runs that share it `seeds=False` are repetitions."""
-    found = {section: dict(values) for section, values in config.items()}
+    """What of a portable configuration decides the result; runs that share it `seeds=False` are repetitions.
+
+    Settings that the version which wrote it did not have yet have their defaults.
+    """
+    found = filled(config)
     for section, keys in NOT_THE_SETTING.items():
         for key in (*keys, *(() if seeds else ("seed",))):
             found[section].pop(key, None)
     return found
+
+
+def filled(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The configuration with every setting of this version; as it is where this version cannot read it."""
+    try:
+        return RunConfig.model_validate(config).model_dump(mode="json")
+    except ValidationError:
+        return {section: dict(values) for section, values in config.items()}
 
 
 def name_of(path: str) -> str:

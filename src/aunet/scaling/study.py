@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from aunet.config import RunConfig
 from aunet.errors import AUNetError, ConfigError
 from aunet.scaling.points import optuna
-from aunet.scaling.records import difference
+from aunet.scaling.records import difference, filled
 
 SQLITE = "sqlite:///"
 POSTGRES = "postgresql://"
@@ -26,10 +27,20 @@ def open_study(url: str, name: str, identity: Mapping[str, Any], stale_after: in
             _serialise(storage.engine)
         study = optuna().create_study(study_name=name, storage=storage, load_if_exists=True)
     there = study.user_attrs.get("sweep")
-    if there is not None and (change := difference(there, dict(identity))):
+    if there is not None and (change := difference(_of_today(there, identity), dict(identity))):
         raise ConfigError(f"--study: {name} is another search: {change}; restore it or name another")
     study.set_user_attr("sweep", dict(identity))
     return study
+
+
+def _of_today(there: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity that an earlier version left, with the settings that it did not have yet at their defaults."""
+    sections = filled({name: there[name] for name in RunConfig.model_fields if name in there})
+    known = {
+        name: {key: value for key, value in values.items() if key in identity.get(name, {})}
+        for name, values in sections.items()
+    }
+    return {**there, **{name: {**there[name], **values} for name, values in known.items()}}
 
 
 def _open_storage(url: str, stale_after: int, on_stale: Any) -> Any:

@@ -102,6 +102,9 @@ def materialise(optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """Create the optimizers' states without a change of the parameters, so that they can be loaded into."""
     for optimizer in optimizers:
         for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            if isinstance(optimizer, torch.optim.Muon):
+                optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+                continue
             optimizer.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),

@@ -1,6 +1,7 @@
 """The training loop, top to bottom.
 
-rows -> micro-batches -> forward and backward -> clip -> AdamW -> metrics -> now and then validation and a checkpoint.
+rows -> micro-batches -> forward and backward -> clip -> optimizers -> metrics -> now and then validation and a
+checkpoint.
 """
 
 import json
@@ -37,9 +38,12 @@ FIXED_ON_RESUME = (
     "model",
     "data.seed",
     "train.seed",
+    "train.init",
+    "train.optimizer",
     "train.betas",
     "train.weight_decay",
     "train.lookup_lr",
+    "train.stage_lr",
     "train.clip",
 )
 """Settings that a resumed run must share with its checkpoint, beside what the loader checks."""
@@ -65,7 +69,7 @@ class Trainer:
         self.config, self.plan, self.loader, self.device = config, plan, loader, device
         self.out = Path(config.train.out)
         self.model = AUNet.on_meta(config.model).to_empty(device=device)
-        self.model.initialise(config.train.seed)
+        self.model.initialise(config.train.seed, config.train.init)
         self.optimizers = build_optimizers(self.model, config.train)
         checkpoint.materialise(self.optimizers)
         self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0

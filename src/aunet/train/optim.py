@@ -1,39 +1,63 @@
-"""The optimizers: AdamW as the paper trains (Appendix B), and for look-ups its form that touches only what was read."""
+"""The optimizers: AdamW as the paper trains (Appendix B), or Muon for the matrices inside the model.
+
+Look-ups have a form of Adam that touches only what was read.
+"""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aunet.config import TrainConfig
+from aunet.model.aunet import AUNet
+from aunet.model.flops import parts
 from aunet.model.lookup import Lookup
 
+INSIDE = ("contract", "pool", "trunk", "upsample", "expand")
+"""Parts of a model whose matrices map vectors to vectors, which is what Muon is for; ids are elsewhere."""
 
-def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW with two groups, matrices with weight decay and gains of norms without; for look-ups SparseAdam.
+
+def build_optimizers(model: AUNet, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, decaying matrices and not the gains of norms; for look-ups SparseAdam; with `optimizer: muon` also Muon.
+
+    Muon takes the matrices of blocks, pooling and upsampling. It sees a parameter as it is stored: queries, keys and
+    values are one matrix, gate and up another, the maps of all offsets a third, so that the map of an offset that is
+    rare moves as little as its gradient says. Steps have the root mean square of AdamW's, so that both have one
+    learning rate and one weight decay (Liu et al. 2025, "Muon is Scalable for LLM Training").
 
     A step reads a few of the rows of a look-up, and Adam on all of them takes long beside a small model, so only those
     that were read are moved, without decay. They have no momentum: of a row that is read now and then it would take a
     tenth of the new gradient and the rest of gradients of long ago.
 
     From here on the gradients of look-ups are sparse. `relative_lr` of a group: its part of the learning rate, which is
-    set at every step from the plan.
+    set at every step from the plan; `stage_lr` gives every stage one, the byte stage's with the embedding and the head,
+    a transition's with the shallower of its two stages.
     """
-    lookups = [module for module in model.modules() if isinstance(module, Lookup)]
-    tables = [lookup.weight for lookup in lookups if lookup.weight.requires_grad]
-    looked_up = {id(table) for table in tables}
-    parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in looked_up]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)]
-    if tables:
-        optimizers.append(torch.optim.SparseAdam(tables, betas=(0.0, config.betas[1])))
-    for optimizer, relative_lr in zip(optimizers, (1.0, config.lookup_lr), strict=False):
-        for group in optimizer.param_groups:
-            group["relative_lr"] = relative_lr
-    for lookup in lookups:
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in ("decayed", "kept", "muon", "lookup")}
+    for part in parts(model):
+        inside = config.optimizer == "muon" and part.name in INSIDE
+        for parameter in (p for module in part.modules for p in module.parameters() if p.requires_grad):
+            relative_lr = config.stage_lr[part.stage] if config.stage_lr else 1.0
+            if part.name == "lookup":
+                kind, relative_lr = "lookup", relative_lr * config.lookup_lr
+            elif inside and parameter.dim() == 2 and id(parameter) not in embedded:
+                kind = "muon"
+            else:
+                kind = "decayed" if parameter.dim() >= 2 else "kept"
+            groups[kind].setdefault(relative_lr, []).append(parameter)
+
+    def of(kind: str, **options: float) -> list[dict[str, Any]]:
+        return [{"params": found, "relative_lr": rate, **options} for rate, found in groups[kind].items()]
+
+    adamw = [*of("decayed", weight_decay=config.weight_decay), *of("kept", weight_decay=0.0)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(adamw, lr=0.0, betas=config.betas, fused=True)]
+    if muon := of("muon", weight_decay=config.weight_decay):
+        optimizers.append(torch.optim.Muon(muon, lr=0.0, adjust_lr_fn="match_rms_adamw"))
+    if lookups := of("lookup"):
+        optimizers.append(torch.optim.SparseAdam(lookups, betas=(0.0, config.betas[1])))
+    for lookup in (module for module in model.modules() if isinstance(module, Lookup)):
         lookup.sparse = True
     return optimizers
 

@@ -28,11 +28,11 @@ TEXT = b"One two, three 1234567 four!? \xff naive. " * 12
 
 
 @cache
-def network(kv_heads: int = 0) -> AUNet:
+def network(kv_heads: int = 0, qk_norm: bool = False) -> AUNet:
     """Wide enough that two threads share the work: both stages have whole panels and a rest."""
     stages = [
-        {"dim": 72, "layers": 2, "head_dim": 12, "window": 70, "kv_heads": kv_heads},
-        {"dim": 520, "layers": 2, "head_dim": 40, "ffn_dim": 1030},
+        {"dim": 72, "layers": 2, "head_dim": 12, "window": 70, "kv_heads": kv_heads, "qk_norm": qk_norm},
+        {"dim": 520, "layers": 2, "head_dim": 40, "ffn_dim": 1030, "qk_norm": qk_norm},
     ]
     return small_scale(AUNetConfig.model_validate({"stages": stages, "splitter": "word1"}))
 
@@ -43,6 +43,9 @@ def small_scale(config: AUNetConfig) -> AUNet:
     with torch.no_grad():
         for stage in model.stages:
             stage.upsample.per_offset.normal_(std=0.02, generator=torch.Generator().manual_seed(1))
+        for name, gain in model.named_parameters():
+            if "q_norm" in name or "k_norm" in name:
+                gain.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(2))
     return model.eval()
 
 
@@ -54,22 +57,25 @@ def whole(model: AUNet, data: bytes) -> torch.Tensor:
     return LanguageModel(model, native=False).logits([[BOS, *data]])[0]
 
 
-@pytest.mark.parametrize("kv_heads", [0, 2])
+@pytest.mark.parametrize(("kv_heads", "qk_norm"), [(0, False), (2, False), (2, True)])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_logits_are_those_of_the_forward_pass(kv_heads: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_those_of_the_forward_pass(
+    kv_heads: int, qk_norm: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    reading = session(network(kv_heads))
+    model = network(kv_heads, qk_norm)
+    reading = session(model)
     state = reading.start(1)
     (first,) = reading.extend(state, [[BOS, *TEXT[:300]]])
     rest = [reading.step(state, [byte]) for byte in TEXT[300:]]
-    assert float((torch.cat([first, *rest]) - whole(network(kv_heads), TEXT)).abs().max()) < 1e-4
+    assert float((torch.cat([first, *rest]) - whole(model, TEXT)).abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])
 def test_neither_batch_nor_pieces_nor_threads_change_a_bit(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if weights == "int8":
         pytest.importorskip("torchao")
-    reading = session(convert(copy.deepcopy(network(2)), weights))
+    reading = session(convert(copy.deepcopy(network(2, qk_norm=True)), weights))
     results = []
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)

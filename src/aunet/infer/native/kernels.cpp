@@ -216,6 +216,7 @@ struct Linear {
 
 struct Block {
     const float *attention_norm, *ffn_norm;
+    const float *q_norm, *k_norm;  // of the width of a head; null: queries and keys are not normalised
     Linear qkv;  // of one key/value head after the other: its queries, its key, its value
     Linear out, gate, up, down;
 };
@@ -514,7 +515,11 @@ void through(const Stack *stack, const Rows &of, float *x, int threads) {
                 for (int64_t t = 0; t < rows; t++) {
                     float *head = &heads[t * width];
                     const float *cos = cosines + position[t] * (K / 2), *sin = sines + position[t] * (K / 2);
-                    for (int64_t r = 0; r <= R; r++) rotate(head + r * K, cos, sin, K);
+                    for (int64_t r = 0; r <= R; r++) {
+                        const float *norm = r < R ? block.q_norm : block.k_norm;
+                        if (norm) rms_norm(head + r * K, norm, stack->eps, K, head + r * K);
+                        rotate(head + r * K, cos, sin, K);
+                    }
                     float *page = reinterpret_cast<float *>(pages[t][position[t] / S - first_page[t]]);
                     const int64_t slot = position[t] % S * K;
                     std::memcpy(page + key_at + slot, head + R * K, K * sizeof(float));

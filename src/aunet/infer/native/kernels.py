@@ -39,8 +39,7 @@ class _Linear(ctypes.Structure):
 
 class _Block(ctypes.Structure):
     _fields_ = (
-        ("attention_norm", ctypes.c_void_p),
-        ("ffn_norm", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("attention_norm", "ffn_norm", "q_norm", "k_norm")),
         *((name, _Linear) for name in ("qkv", "out", "gate", "up", "down")),
     )
 
@@ -238,7 +237,7 @@ class NativeKernels:
     def _page(self, stage: int) -> Page:
         """Not filled: what was never written is never read."""
         config = self.model.config.stages[stage]
-        blocks = config.layers * (1 if stage == self.model.config.depth else 2)
+        blocks = sum(self.model.config.layers(stage))
         return Page(torch.empty((blocks, 2, config.kv_heads, SLOTS, config.head_dim)))
 
     def _stack(self, blocks: nn.ModuleList, config: StageConfig, first_layer: int) -> _Stack:
@@ -247,6 +246,8 @@ class NativeKernels:
         by_head, units = _rows_by_head(config), torch.arange(config.ffn_dim)[None]
         for slot, block in zip(made, cast(Sequence[Block], list(blocks)), strict=True):
             slot.attention_norm, slot.ffn_norm = self._norm(block.attention_norm), self._norm(block.ffn_norm)
+            if block.attention.q_norm is not None and block.attention.k_norm is not None:
+                slot.q_norm, slot.k_norm = self._norm(block.attention.q_norm), self._norm(block.attention.k_norm)
             slot.qkv = self._map(block.attention.qkv.weight, by_head)
             slot.out = self._map(block.attention.out.weight)
             slot.gate = self._map(block.ffn.gate_up.weight, units)

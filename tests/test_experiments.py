@@ -1,0 +1,86 @@
+"""The race: every system can be planned, an ablation changes what its name says and costs what its base costs."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from aunet.config import RunConfig
+from aunet.model.flops import useful_flops_per_byte
+from aunet.scaling.plan import ScalePlan
+from aunet.scaling.records import write_record
+from experiments import race
+from tests.scaling.made_records import record
+
+BASE = "aunet-2-hash"
+NAMES = [name for name, system in race.SYSTEMS.items() if system.tuned_as == BASE]
+
+
+def planned(name: str, compute: float = 1e14) -> tuple[ScalePlan, RunConfig]:
+    system = race.SYSTEMS[name]
+    plan = race.plan_of(system, compute, [], Path("runs"), Console())
+    return plan, race.config_of(system, plan, ["train.jsonl"], 1, "cpu", Path("runs"))
+
+
+def test_ablations_are_of_systems_that_are_tuned_themselves() -> None:
+    assert {"aunet-2-hash-muon", "aunet-2-hash-up-only", "aunet-2-hash-window", "bpe-4k-hash-qk-norm"} < set(
+        race.SYSTEMS
+    )
+    assert not any(name.startswith("bpe") and name.endswith(("bytes", "only", "heavy")) for name in race.SYSTEMS)
+    for system in race.SYSTEMS.values():
+        assert not system.tuned_as or not race.SYSTEMS[system.tuned_as].tuned_as
+
+
+@pytest.mark.parametrize("compute", [1e13, 1e14, 1e15])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_ablation_costs_what_its_base_costs(name: str, compute: float) -> None:
+    (base, _), (plan, config) = planned(BASE, compute), planned(name, compute)
+    assert plan.bytes * useful_flops_per_byte(plan.model, plan.seq_len) == pytest.approx(compute)
+    if not name.endswith("window"):
+        assert plan.flops_per_byte == pytest.approx(base.flops_per_byte, rel=0.1 if "wide" in name else 1e-9)
+    # As a file would have it: nothing that only an unchecked copy can hold.
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+    assert name == "aunet-2-unit-hash" or config != planned(BASE, compute)[1]
+
+
+def test_an_ablation_changes_what_its_name_says() -> None:
+    base, bytes_stage = planned(BASE)[1], planned(BASE)[1].model.stages[0]
+    configs = {name.removeprefix(f"{BASE}-"): planned(name)[1] for name in NAMES}
+    assert configs["muon"] == base.model_copy(
+        update={"train": base.train.model_copy(update={"optimizer": "muon"})}, deep=True
+    )
+    assert configs["fixed-init"].train.init == "fixed"
+    assert configs["slow-bytes"].train.stage_lr < (1, 1) < configs["fast-bytes"].train.stage_lr
+    assert all(stage.qk_norm for stage in configs["qk-norm"].model.stages)
+    assert configs["up-only"].model.layers(0) == (0, 2 * bytes_stage.layers)
+    assert configs["down-heavy"].model.layers(0) == (2, 0)
+    assert configs["window"].model.stages[0].window == 2 * (bytes_stage.window or 0)
+    wide = configs["wide-bytes"].model.stages
+    assert wide[0].dim == wide[1].dim / 2
+    assert wide[0].dim > bytes_stage.dim
+    assert [stage.lookup for stage in wide] == [stage.lookup for stage in base.model.stages]
+
+
+def test_settings_come_from_laws_where_two_budgets_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("scipy")
+    monkeypatch.setattr(race, "RECORDS", tmp_path)
+
+    def search(compute: float, best: float) -> None:
+        for i, lr in enumerate((best, 2 * best)):
+            name = f"{BASE}-tune-{race.budget(compute)}-{i:03d}"
+            spent = {"compute_flops": compute, "planned_flops": compute}
+            made = record(name, 2.0 + i, family=BASE, lr=lr, batch=round(2048 * (compute / 1e13) ** 0.5), **spent)
+            write_record(tmp_path / race.RACE / f"{name}.json", made)
+
+    system = race.SYSTEMS[f"{BASE}-muon"]
+    with pytest.raises(SystemExit, match="aunet-2-hash: nothing is tuned at 1e13 FLOPs or below"):
+        race.tuned(system, 1e13)
+    search(1e13, 0.04)
+    found = race.tuned(system, 1e15)
+    assert (found.lr, found.batch) == (0.04, 2048)
+    assert found.origin == "the best point of aunet-2-hash at 1e13 FLOPs, too few budgets for laws"
+    search(4e13, 0.02)
+    found = race.tuned(system, 1.6e14)
+    assert found.lr == pytest.approx(0.01, rel=1e-3)
+    assert found.batch == pytest.approx(8192, rel=1e-3)
+    assert found.origin == "by the laws of the 4 points of aunet-2-hash"
