@@ -83,8 +83,8 @@ def _systems() -> dict[str, System]:
         for how in ("repeat", "simple")
     ]
     ablations.append(System("aunet-2-unit-hash", "aunet-2", lookups=("units",), tuned_as="aunet-2-hash"))
-    for base in (one for one in hashed if one.name in ("aunet-2-hash", "bpe-4k-hash")):
-        changes = ANYWHERE if base.vocabulary else ANYWHERE | BYTE_STAGE
+    for base in (one for one in hashed if one.name in ("aunet-2-hash", "bpe-1k-hash")):
+        changes = ANYWHERE | (TOKENS if base.vocabulary else BYTE_STAGE)
         ablations += [
             replace(base, name=f"{base.name}-{name}", tuned_as=base.name, **change) for name, change in changes.items()
         ]
@@ -100,6 +100,11 @@ def with_stages(model: AUNetConfig, change: Callable[[int, StageConfig], dict[st
 def with_qk_norm(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig:
     """Queries and keys normalised at every stage."""
     return with_stages(model, lambda s, stage: {"qk_norm": True})
+
+
+def with_tied_head(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig:
+    """The head shares the weights of the embedding."""
+    return model.model_copy(update={"tied": True})
 
 
 def with_layers_up(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig:
@@ -140,6 +145,8 @@ ANYWHERE: dict[str, dict[str, Any]] = {
     "fixed-init": {"train": {"init": "fixed"}},
 }
 """Ablations of any system: what differs from it."""
+TOKENS: dict[str, dict[str, Any]] = {"tied": {"reshape": with_tied_head}}
+"""Of one over tokens."""
 BYTE_STAGE: dict[str, dict[str, Any]] = {
     "up-only": {"reshape": with_layers_up},
     "down-heavy": {"reshape": with_layers_down},

@@ -23,7 +23,7 @@ def planned(name: str, compute: float = 1e14) -> tuple[ScalePlan, RunConfig]:
 
 
 def test_ablations_are_of_systems_that_are_tuned_themselves() -> None:
-    assert {"aunet-2-hash-muon", "aunet-2-hash-up-only", "aunet-2-hash-window", "bpe-4k-hash-qk-norm"} < set(
+    assert {"aunet-2-hash-muon", "aunet-2-hash-up-only", "aunet-2-hash-window", "bpe-1k-hash-qk-norm"} < set(
         race.SYSTEMS
     )
     assert not any(name.startswith("bpe") and name.endswith(("bytes", "only", "heavy")) for name in race.SYSTEMS)
