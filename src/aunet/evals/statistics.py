@@ -63,9 +63,20 @@ def mean_of_means(tasks: Sequence[Sequence[float]], seed: int = SEED, samples: i
 
 
 def ratio_of_sums(over_N: Vector, under_N: Vector, seed: int = SEED, samples: int = SAMPLES) -> Interval:
-    """The sum of one value over the sum of another of the same examples, such as bits over bytes; both are positive."""
-    sums_S = resample(np.stack([over_N, under_N]), np.random.default_rng(seed), samples, positive=True)
+    """The sum of one value over the sum of another of the same examples, such as bits over bytes."""
+    sums_S = resample(np.stack([over_N, under_N]), np.random.default_rng(seed), samples, positive=[1])
     return interval(over_N.sum() / under_N.sum(), sums_S[0] / sums_S[1])
+
+
+def ratio_of_ratios(ours_2N: Vector, theirs_2N: Vector, seed: int = SEED, samples: int = SAMPLES) -> Interval:
+    """The ratio of sums of two rows over that of two other rows of the same examples, drawn together."""
+    values_4N = np.concatenate([ours_2N, theirs_2N])
+    sums_4S = resample(values_4N, np.random.default_rng(seed), samples, positive=[1, 2, 3])
+
+    def ratio(rows: Vector) -> Vector:
+        return (rows[0] / rows[1]) / (rows[2] / rows[3])
+
+    return interval(float(ratio(values_4N.sum(axis=1))), ratio(sums_4S))
 
 
 def corpus(
@@ -81,18 +92,22 @@ def corpus(
     return interval(score(np.rint(values_KN.sum(axis=1)).astype(int).tolist()), found)
 
 
-def resample(values_KN: Vector, generator: np.random.Generator, samples: int, positive: bool = False) -> Vector:
+def resample(values_KN: Vector, generator: np.random.Generator, samples: int, positive: Sequence[int] = ()) -> Vector:
     """Sums over N examples drawn with replacement, [K, samples].
 
-    `positive`: a sample in which a sum is 0, such as one without a byte, is drawn again.
+    `positive`: rows that something is divided by; where such a sum is 0, such as bytes of empty documents, the sample
+    is drawn again. AUNetError if a whole row is 0.
     """
+    rows = list(positive)
+    if not (values_KN[rows].sum(axis=1) > 0).all():
+        raise AUNetError("an interval of a ratio needs an example that is not empty or zero")
     count = values_KN.shape[1]
     at_once = max(1, CELLS // count)
     parts: list[Vector] = []
     while (missing := samples - sum(part.shape[1] for part in parts)) > 0:
         drawn_SN = generator.multinomial(count, np.full(count, 1 / count), size=min(at_once, missing))
         sums_KS = values_KN @ drawn_SN.T
-        parts.append(sums_KS[:, (sums_KS > 0).all(axis=0)] if positive else sums_KS)
+        parts.append(sums_KS[:, (sums_KS[rows] > 0).all(axis=0)])
     return np.concatenate(parts, axis=1)
 
 

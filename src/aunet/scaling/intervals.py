@@ -39,8 +39,8 @@ def ratio_unpaired(
     """The same of two models on different documents, which are drawn independently."""
     generator = np.random.default_rng(seed)
     (our_bits_N, our_bytes_N), (their_bits_N, their_bytes_N) = _columns(ours), _columns(theirs)
-    our_S = resample(np.stack([our_bits_N, our_bytes_N]), generator, samples, positive=True)
-    their_S = resample(np.stack([their_bits_N, their_bytes_N]), generator, samples, positive=True)
+    our_S = resample(np.stack([our_bits_N, our_bytes_N]), generator, samples, positive=[1])
+    their_S = resample(np.stack([their_bits_N, their_bytes_N]), generator, samples, positive=[1])
     value = (our_bits_N.sum() / our_bytes_N.sum()) / (their_bits_N.sum() / their_bytes_N.sum())
     return interval(value, (our_S[0] / our_S[1]) / (their_S[0] / their_S[1]))
 
