@@ -19,6 +19,7 @@ from aunet.errors import AUNetError, ConfigError
 from aunet.evals import statistics
 from aunet.evals.answers import Answers, Writing
 from aunet.evals.hub import hub_rows
+from aunet.evals.options import TaskOptions
 from aunet.evals.questions import Question
 from aunet.evals.results import TaskResult
 
@@ -184,20 +185,6 @@ CHOICE_TASKS = ("contains_char", "contains_word", "orth", "sem")
 
 
 @dataclass(frozen=True)
-class CuteOptions:
-    """What is asked."""
-
-    data_dir: Path | None = None
-    """Holds the benchmark's TSV files, itself or in `cute`; the hub if none."""
-    limit: int | None = None
-    """First rows of each task."""
-    fewshot: int = SHOTS
-    """Solved examples in the prompt, 4 at most."""
-    seed: int = statistics.SEED
-    """Of the bootstrap."""
-
-
-@dataclass(frozen=True)
 class Example:
     """A row as it is asked."""
 
@@ -225,16 +212,16 @@ class Task:
         return sum((count / len(self.examples)) ** 2 for count in counts.values())
 
 
-def run(answers: Answers, options: CuteOptions) -> list[TaskResult]:
+def run(answers: Answers, options: TaskOptions) -> list[TaskResult]:
     """Exact match of every task, and the averages over tasks on characters, on words and over all 14.
 
-    The settings of a result hold its `chance`.
+    `options.data_dir` holds the benchmark's TSV files, itself or in `cute`. The settings of a result hold its `chance`.
     """
     results, scores = [], {}
     for task in read_tasks(options):
         scores[task.name] = ask(answers, task)
         settings = {
-            "fewshot": options.fewshot,
+            "fewshot": _shots(options),
             "limit": options.limit,
             "left_out": task.left_out,
             "chance": round(task.chance, 4),
@@ -243,17 +230,15 @@ def run(answers: Answers, options: CuteOptions) -> list[TaskResult]:
     chances = {result.task.removeprefix("cute_"): result.settings["chance"] for result in results}
     for name, parts in AVERAGES.items():
         chance = sum(chances[part] for part in parts) / len(parts)
-        of_average = {"fewshot": options.fewshot, "limit": options.limit, "tasks": parts, "chance": round(chance, 4)}
+        of_average = {"fewshot": _shots(options), "limit": options.limit, "tasks": parts, "chance": round(chance, 4)}
         results.append(_result(name, [scores[part] for part in parts], options, of_average))
     return results
 
 
-def read_tasks(options: CuteOptions, names: Sequence[str] = TASKS + RANDOM_TASKS) -> list[Task]:
+def read_tasks(options: TaskOptions, names: Sequence[str] = TASKS + RANDOM_TASKS) -> list[Task]:
     """The tasks of these names; those on random letters only where their files are. AUNetError for anything amiss."""
-    if not 0 <= options.fewshot <= SHOTS:
-        raise ConfigError(f"fewshot: CUTE has {SHOTS} solved examples, {options.fewshot} cannot be shown")
-    if options.limit is not None and options.limit < 1:
-        raise ConfigError(f"limit: {options.limit} is not at least 1")
+    if _shots(options) > SHOTS:
+        raise ConfigError(f"--fewshot: CUTE has {SHOTS} solved examples, {options.fewshot} cannot be shown")
     if options.data_dir is None:
         return [_from_hub(name, options) for name in names if name in TASKS]
     directory = options.data_dir / "cute" if (options.data_dir / "cute").is_dir() else options.data_dir
@@ -280,7 +265,7 @@ def normalised(task: str, answer: str) -> str:
     return answer.strip().lower() if task in WORD_TASKS else answer.strip()
 
 
-def questions(options: CuteOptions) -> list[Question]:
+def questions(options: TaskOptions) -> list[Question]:
     """The tasks that choose between two answers as questions with choices, each closed by its quotation mark."""
     asked = []
     for task in read_tasks(options, CHOICE_TASKS):
@@ -295,8 +280,12 @@ def questions(options: CuteOptions) -> list[Question]:
     return asked
 
 
+def _shots(options: TaskOptions) -> int:
+    return SHOTS if options.fewshot is None else options.fewshot
+
+
 def _result(
-    name: str, scores: Sequence[Sequence[float]], options: CuteOptions, settings: Mapping[str, object]
+    name: str, scores: Sequence[Sequence[float]], options: TaskOptions, settings: Mapping[str, object]
 ) -> TaskResult:
     found = statistics.mean_of_means(scores, options.seed)
     count = sum(map(len, scores))
@@ -305,12 +294,12 @@ def _result(
     return TaskResult(name, "exact_match", found.value, found.low, found.high, count, options.seed, settings, examples)
 
 
-def _from_file(name: str, path: Path, options: CuteOptions) -> Task:
+def _from_file(name: str, path: Path, options: TaskOptions) -> Task:
     template = TEMPLATES[name.removesuffix("_rand")]
     rows = list(_rows(path, template.inputs))
     kept = [row for row in rows if row not in template.shots]
     examples = tuple(
-        Example(template.prompt(inputs, options.fewshot), tuple(inputs), label)
+        Example(template.prompt(inputs, _shots(options)), tuple(inputs), label)
         for *inputs, label in islice(kept, options.limit)
     )
     return Task(name, examples, len(rows) - len(kept))
@@ -336,10 +325,10 @@ def _rows(path: Path, inputs: int) -> Iterable[tuple[str, ...]]:
         yield row
 
 
-def _from_hub(name: str, options: CuteOptions) -> Task:
+def _from_hub(name: str, options: TaskOptions) -> Task:
     """The hub holds prompts as they are asked of a chat model, with their four solved examples."""
-    if options.fewshot != SHOTS:
-        raise ConfigError(f"fewshot: CUTE of the hub has {SHOTS} solved examples; give its TSV files with --data-dir")
+    if _shots(options) != SHOTS:
+        raise ConfigError(f"--fewshot: CUTE of the hub has {SHOTS} solved examples; give its TSV files with --data-dir")
     rows = hub_rows(HUB, name)
     examples = []
     for row in rows:

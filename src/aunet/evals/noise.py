@@ -28,6 +28,7 @@ from aunet.data.sources import files_documents
 from aunet.errors import ConfigError
 from aunet.evals import cute, statistics
 from aunet.evals.answers import Answers, Continuation
+from aunet.evals.options import TaskOptions
 from aunet.evals.questions import Question, right
 from aunet.evals.results import TaskResult
 from aunet.evals.statistics import Interval
@@ -108,17 +109,12 @@ def check(kind: str, rate: float) -> None:
 
 
 @dataclass(frozen=True)
-class NoiseOptions:
-    """What is asked."""
+class NoiseOptions(TaskOptions):
+    """What is asked. In `data_dir`: texts in the folder `noise`, in any format of training data; CUTE in `cute`.
 
-    data_dir: Path | None = None
-    """Texts are in `noise`, in any format of training data, and the files of CUTE as `CuteOptions` says."""
-    limit: int | None = None
-    """Documents, and questions of each kind."""
-    fewshot: int = cute.SHOTS
-    """Of the questions."""
-    seed: int = statistics.SEED
-    """Of the noise and of the bootstrap."""
+    `limit` counts documents, and questions of each kind; `seed` is of the noise too.
+    """
+
     rates: tuple[float, ...] = (0.1,)
     kinds: tuple[str, ...] = tuple(KINDS)
     max_bytes: int = 2048
@@ -136,7 +132,7 @@ def run(answers: Answers, options: NoiseOptions) -> list[TaskResult]:
     documents = _documents(folder, options) if folder.exists() else []
     asked: list[Question] = []
     if not documents or (options.data_dir / "cute").exists():
-        asked = cute.questions(cute.CuteOptions(options.data_dir, options.limit, options.fewshot))
+        asked = cute.questions(TaskOptions(options.data_dir, options.limit, options.fewshot))
     return robustness(answers, documents, asked, options)
 
 
