@@ -146,6 +146,24 @@ def evaluate(
         Console().print(table(scores))
 
 
+@app.command("compare")
+def compare_models(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="What eval --tasks --json wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Write Markdown, HTML, LaTeX and a figure here.")] = None,
+) -> None:
+    """Models on tasks side by side, with intervals and differences to the last one."""
+    from aunet.evals.compare import read_results
+    from aunet.report import comparison
+    from aunet.report.tables import view
+
+    found = read_results(results)
+    for table in comparison.tables(found):
+        Console().print(view(table))
+    if out:
+        for path in comparison.write_comparison(found, out):
+            print(path)
+
+
 @app.command()
 def inspect(
     model: ModelArgument,
@@ -406,7 +424,8 @@ def plot(
     valid: TunedForOption = None,
 ) -> None:
     """Loss against compute, isoFLOP curves, learning rates and batch sizes, as SVG."""
-    from aunet.scaling.plots import draw, write
+    from aunet.report.figures import write
+    from aunet.scaling.plots import draw
     from aunet.scaling.report import laws_if_any
     from aunet.scaling.selection import valid_set
 
