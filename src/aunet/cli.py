@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -41,9 +42,14 @@ NativeOption = Annotated[
 
 
 def main() -> NoReturn:
-    """Entry point: an AUNetError is one line on stderr, never a traceback."""
+    """Entry point."""
+    run(app)
+
+
+def run(command: Callable[[], object]) -> NoReturn:
+    """Run to the end of the process: an AUNetError is one line on stderr, never a traceback."""
     try:
-        app()
+        command()
     except AUNetError as error:
         for line in str(error).splitlines():
             print(f"aunet: error: {line}", file=sys.stderr)
