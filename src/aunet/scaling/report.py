@@ -6,11 +6,11 @@ from importlib import resources
 from pathlib import Path
 
 from aunet.errors import AUNetError
+from aunet.evals.statistics import SAMPLES, SEED
 from aunet.files import make_directory, replacing
 from aunet.report.theme import opening, theme
 from aunet.scaling import tables
 from aunet.scaling.fit import Fit, fit_records
-from aunet.scaling.intervals import SAMPLES, SEED
 from aunet.scaling.plots import draw, write
 from aunet.scaling.records import Record
 from aunet.scaling.selection import cells, families, valid_set, valid_sets

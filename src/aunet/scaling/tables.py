@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aunet.errors import AUNetError
+from aunet.evals.statistics import Interval
 from aunet.report.curve import short
 from aunet.scaling.fit import Fit, law_rows
-from aunet.scaling.intervals import Interval, bits_per_byte, ratio
+from aunet.scaling.intervals import bits_per_byte, ratio
 from aunet.scaling.plots import power_of_ten
 from aunet.scaling.records import Record
 from aunet.scaling.selection import Cell, Setting
