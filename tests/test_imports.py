@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "aunet"
 OPTIONAL = ["datasets", "pyarrow", "zstandard", "wandb", "tensorboard", "transformers", "tokenizers", "pandas", "scipy"]
 OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray", "optuna", "sqlalchemy", "matplotlib"]
 OPTIONAL += ["lm_eval", "sacrebleu"]
-NOTHING_WITHOUT = {"hf", "serve", "evals.harness"}
+NOTHING_WITHOUT = {"hf", "serve", "evals.harness", "evals.harness_tasks"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
 
 BASE = {"errors", "bytes", "files", "config", "compiler"}

@@ -18,7 +18,6 @@ from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
 from tests.runs import environment
 
-pytest.importorskip("lm_eval")
 TEXTS = ["One two, three. ", "Ünïcode 東京の朝", "x" * 300, "", " white space "]
 
 
