@@ -67,7 +67,9 @@ def test_a_perfect_translator_has_100_in_both_directions(tmp_path: Path) -> None
 
 
 def test_scores_are_those_of_sacrebleu(tmp_path: Path) -> None:
-    results = flores.run(translator(slips=True), FloresOptions(write_flores(tmp_path), languages=("two_Cyrl",)))
+    results = flores.run(
+        translator(slips=True), FloresOptions(write_flores(tmp_path), languages=("two_Cyrl",), pivot="eng_Latn")
+    )
     right = [f"devtest {text}" for text in ENGLISH]
     written = [text if i % 2 else " ".join(text.split()[:-2]) for i, text in enumerate(right)]
     found = {r.metric: r for r in results if r.task == "flores_two_Cyrl-eng_Latn"}
@@ -91,7 +93,9 @@ def test_an_average_is_over_languages(tmp_path: Path) -> None:
 
 def test_a_limit_and_no_examples(tmp_path: Path) -> None:
     answers = translator()
-    results = flores.run(answers, FloresOptions(write_flores(tmp_path), limit=2, fewshot=0, languages=("one_Latn",)))
+    results = flores.run(
+        answers, FloresOptions(write_flores(tmp_path), limit=2, fewshot=0, languages=("one_Latn", "eng_Latn"))
+    )
     assert {r.n for r in results} == {2}
     assert answers.writings_asked[0].prompt.decode().count("\n") == 1
 
@@ -101,11 +105,13 @@ def test_bad_directories_are_one_line(tmp_path: Path) -> None:
         flores.run(Fake(), FloresOptions(tmp_path))
     write_flores(tmp_path)
     with pytest.raises(AUNetError, match=r"one_Latin.dev is missing; there are one_Latn"):
-        flores.run(Fake(), FloresOptions(tmp_path, languages=("one_Latin",)))
+        flores.run(Fake(), FloresOptions(tmp_path, languages=("one_Latin", "eng_Latn")))
     with pytest.raises(ConfigError, match="dev has 6 sentences, 7 cannot"):
         flores.run(Fake(), FloresOptions(tmp_path, fewshot=7))
     with pytest.raises(ConfigError, match="'14a' is none of sacrebleu's"):
         flores.run(Fake(), FloresOptions(tmp_path, tokenizer="14a"))
+    with pytest.raises(ConfigError, match="name those to be read from the hub"):
+        flores.run(Fake(), FloresOptions())
     with pytest.raises(ConfigError, match="none but eng_Latn"):
         flores.run(Fake(), FloresOptions(tmp_path, languages=("eng_Latn",)))
     path = tmp_path / "devtest" / "one_Latn.devtest"

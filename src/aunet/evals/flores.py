@@ -33,6 +33,7 @@ from aunet.evals.statistics import Interval
 HUB = "openlanguagedata/flores_plus"
 """Its successor, which is kept up; asks for an account."""
 SHOTS = 4
+ENGLISH = "eng_Latn"
 FOLDERS = ("flores", "flores200_dataset", ".")
 
 
@@ -45,8 +46,8 @@ class FloresOptions(TaskOptions):
 
     languages: tuple[str, ...] = ()
     """By the names of their files, such as fra_Latn; all that are there if none. Of the hub they have to be named."""
-    pivot: str = "eng_Latn"
-    """Translated into every language, and out of it."""
+    pivot: str | None = None
+    """Translated into every language, and out of it; English (eng_Latn) if it is there, or else the first."""
     tokenizer: str = "13a"
     """Of BLEU: 13a, flores200, char, intl, zh, ..."""
     max_bytes: int = 512
@@ -108,11 +109,11 @@ def run(answers: Answers, options: FloresOptions) -> list[TaskResult]:
     """BLEU, chrF2 and chrF2 by sentence for every language and direction, and averages over languages."""
     metrics = Metrics(options.tokenizer)
     dev, devtest = read_corpora(options)
-    others = [name for name in devtest if name != options.pivot]
+    pivot, *others = devtest
     results = []
     for direction, pairs in (
-        (f"to-{options.pivot}", [(name, options.pivot) for name in others]),
-        (f"from-{options.pivot}", [(options.pivot, name) for name in others]),
+        (f"to-{pivot}", [(name, pivot) for name in others]),
+        (f"from-{pivot}", [(pivot, name) for name in others]),
     ):
         found = [metrics.count(translate(answers, dev, devtest, *pair, options), devtest[pair[1]]) for pair in pairs]
         for pair, counted in zip(pairs, found, strict=True):
@@ -133,7 +134,7 @@ def translate(
     answers: Answers, dev: Corpus, devtest: Corpus, source: str, target: str, options: FloresOptions
 ) -> list[str]:
     """What is written for each sentence of devtest, without spaces around it."""
-    shots = [(dev[source][i], dev[target][i]) for i in _shots(dev, options)]
+    shots = [(dev[source][i], dev[target][i]) for i in _shots(len(dev[source]), options)] if dev else []
     asked = [
         Writing(prompt(shots, sentence, (source, target)).encode(), options.max_bytes, (b"\n",))
         for sentence in devtest[source]
@@ -142,14 +143,16 @@ def translate(
 
 
 def read_corpora(options: FloresOptions) -> tuple[Corpus, Corpus]:
-    """`dev`, empty where no examples are shown, and `devtest`, of the languages and the pivot; AUNetError if amiss."""
-    names = tuple(dict.fromkeys((options.pivot, *(options.languages or _languages(options)))))
+    """`dev`, empty where no examples are shown, and `devtest`, with the pivot first; AUNetError for anything amiss."""
+    there = options.languages or tuple(_languages(options))
+    pivot = options.pivot or (ENGLISH if ENGLISH in there else there[0])
+    names = tuple(dict.fromkeys((pivot, *there)))
     if len(names) < 2:
-        raise ConfigError(f"languages: there is none but {options.pivot}, which the others are translated from and to")
+        raise ConfigError(f"languages: there is none but {pivot}, which the others are translated from and to")
     wanted = _fewshot(options)
     dev = _corpus("dev", names, options) if wanted else {}
-    if dev and len(dev[options.pivot]) < wanted:
-        raise ConfigError(f"--fewshot: dev has {len(dev[options.pivot])} sentences, {wanted} cannot be shown")
+    if dev and len(dev[pivot]) < wanted:
+        raise ConfigError(f"--fewshot: dev has {len(dev[pivot])} sentences, {wanted} cannot be shown")
     devtest = _corpus("devtest", names, options)
     return dev, {name: sentences[: options.limit] for name, sentences in devtest.items()}
 
@@ -195,11 +198,9 @@ def _fewshot(options: FloresOptions) -> int:
     return SHOTS if options.fewshot is None else options.fewshot
 
 
-def _shots(dev: Corpus, options: FloresOptions) -> list[int]:
+def _shots(count: int, options: FloresOptions) -> list[int]:
     """Which sentences of dev are shown."""
-    if not dev:
-        return []
-    return Random(options.seed).sample(range(len(dev[options.pivot])), _fewshot(options))  # noqa: S311
+    return Random(options.seed).sample(range(count), _fewshot(options))  # noqa: S311
 
 
 def _directory(options: FloresOptions) -> Path | None:
@@ -214,8 +215,11 @@ def _directory(options: FloresOptions) -> Path | None:
 def _languages(options: FloresOptions) -> list[str]:
     directory = _directory(options)
     if directory is None:
-        raise ConfigError("languages: name those to be read from the hub, such as fra_Latn")
-    return _there(directory, "devtest")
+        raise ConfigError("languages: name those to be read from the hub, such as fra_Latn, or give --data-dir")
+    found = _there(directory, "devtest")
+    if not found:
+        raise AUNetError(f"--data-dir: {directory / 'devtest'} has no file LANGUAGE.devtest")
+    return found
 
 
 def _there(directory: Path, split: str) -> list[str]:
