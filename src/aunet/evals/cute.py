@@ -200,16 +200,10 @@ class Task:
 
     name: str
     examples: tuple[Example, ...]
-    left_out: int = 0
+    chance: float
+    """Exact match of a guess, by all rows: a word offered, or else an answer drawn from those of the task."""
+    left_out: int
     """Rows that are solved in the prompt."""
-
-    @property
-    def chance(self) -> float:
-        """Exact match of a guess: one of the words offered, or else an answer drawn from those of the task."""
-        if self.name in ("orth", "sem"):
-            return 0.5
-        counts = Counter(normalised(self.name, example.label) for example in self.examples)
-        return sum((count / len(self.examples)) ** 2 for count in counts.values())
 
 
 def run(answers: Answers, options: TaskOptions) -> list[TaskResult]:
@@ -221,7 +215,7 @@ def run(answers: Answers, options: TaskOptions) -> list[TaskResult]:
     for task in read_tasks(options):
         scores[task.name] = ask(answers, task)
         settings = {
-            "fewshot": _shots(options),
+            "fewshot": shots(options),
             "limit": options.limit,
             "left_out": task.left_out,
             "chance": round(task.chance, 4),
@@ -230,14 +224,14 @@ def run(answers: Answers, options: TaskOptions) -> list[TaskResult]:
     chances = {result.task.removeprefix("cute_"): result.settings["chance"] for result in results}
     for name, parts in AVERAGES.items():
         chance = sum(chances[part] for part in parts) / len(parts)
-        of_average = {"fewshot": _shots(options), "limit": options.limit, "tasks": parts, "chance": round(chance, 4)}
+        of_average = {"fewshot": shots(options), "limit": options.limit, "tasks": parts, "chance": round(chance, 4)}
         results.append(_result(name, [scores[part] for part in parts], options, of_average))
     return results
 
 
 def read_tasks(options: TaskOptions, names: Sequence[str] = TASKS + RANDOM_TASKS) -> list[Task]:
     """The tasks of these names; those on random letters only where their files are. AUNetError for anything amiss."""
-    if _shots(options) > SHOTS:
+    if shots(options) > SHOTS:
         raise ConfigError(f"--fewshot: CUTE has {SHOTS} solved examples, {options.fewshot} cannot be shown")
     if options.data_dir is None:
         return [_from_hub(name, options) for name in names if name in TASKS]
@@ -280,7 +274,8 @@ def questions(options: TaskOptions) -> list[Question]:
     return asked
 
 
-def _shots(options: TaskOptions) -> int:
+def shots(options: TaskOptions) -> int:
+    """How many solved examples are shown."""
     return SHOTS if options.fewshot is None else options.fewshot
 
 
@@ -299,10 +294,10 @@ def _from_file(name: str, path: Path, options: TaskOptions) -> Task:
     rows = list(_rows(path, template.inputs))
     kept = [row for row in rows if row not in template.shots]
     examples = tuple(
-        Example(template.prompt(inputs, _shots(options)), tuple(inputs), label)
+        Example(template.prompt(inputs, shots(options)), tuple(inputs), label)
         for *inputs, label in islice(kept, options.limit)
     )
-    return Task(name, examples, len(rows) - len(kept))
+    return Task(name, examples, _chance(name, [label for *_, label in kept]), len(rows) - len(kept))
 
 
 def _rows(path: Path, inputs: int) -> Iterable[tuple[str, ...]]:
@@ -327,7 +322,7 @@ def _rows(path: Path, inputs: int) -> Iterable[tuple[str, ...]]:
 
 def _from_hub(name: str, options: TaskOptions) -> Task:
     """The hub holds prompts as they are asked of a chat model, with their four solved examples."""
-    if _shots(options) != SHOTS:
+    if shots(options) != SHOTS:
         raise ConfigError(f"--fewshot: CUTE of the hub has {SHOTS} solved examples; give its TSV files with --data-dir")
     rows = hub_rows(HUB, name)
     examples = []
@@ -336,7 +331,15 @@ def _from_hub(name: str, options: TaskOptions) -> Task:
         asked = _plain(lines[-1].removeprefix("Question:"))
         if not any(asked in _plain(line) for line in lines[:-1]):
             examples.append(Example("\n".join(lines) + CUE, (), str(row["answer"]).strip()))
-    return Task(name, tuple(examples[: options.limit]), len(rows) - len(examples))
+    chance = _chance(name, [example.label for example in examples])
+    return Task(name, tuple(examples[: options.limit]), chance, len(rows) - len(examples))
+
+
+def _chance(name: str, labels: Sequence[str]) -> float:
+    if name in ("orth", "sem"):
+        return 0.5
+    counts = Counter(normalised(name, label) for label in labels)
+    return sum((count / len(labels)) ** 2 for count in counts.values())
 
 
 def _plain(line: str) -> str:

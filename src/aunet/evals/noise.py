@@ -216,7 +216,7 @@ def _result(
     """Bits of examples are divided by the mean bytes of an example, so that they average to bits per byte."""
     examples_N = scores_KN[0] / (scores_KN[1].mean() if len(scores_KN) > 1 else 1)
     settings = {"limit": options.limit, **(of or {})}
-    settings |= {"fewshot": options.fewshot} if len(scores_KN) == 1 else {"max_bytes": options.max_bytes}
+    settings |= {"fewshot": cute.shots(options)} if len(scores_KN) == 1 else {"max_bytes": options.max_bytes}
     count = scores_KN.shape[1]
     examples = tuple(examples_N.tolist()) if average else ()
     return TaskResult(name, metric, found.value, found.low, found.high, count, options.seed, settings, examples)
