@@ -36,5 +36,5 @@ def test_the_prompt_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(self, state, ids, *rest)
 
     monkeypatch.setattr(Session, "extend", counted)
-    LanguageModel(small_model(small_config(2))).continuation_bits(PROMPT, [b"abc"] * 50)
+    LanguageModel(small_model(small_config(2))).continuation_bits(PROMPT, [bytes([i]) * 3 for i in range(50)] * 2)
     assert sum(read) == len(PROMPT) + 1 + 50 * 2

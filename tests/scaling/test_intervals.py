@@ -58,7 +58,7 @@ def test_samples_without_a_byte_are_drawn_again() -> None:
 def test_many_documents_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     documents, _ = drawn(50, np.random.default_rng(0))
     whole = bits_per_byte(documents, samples=500)
-    monkeypatch.setattr("aunet.scaling.intervals.CELLS", 60)
+    monkeypatch.setattr("aunet.evals.statistics.CELLS", 60)
     parts = bits_per_byte(documents, samples=500)
     assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), rel=0.02)
 

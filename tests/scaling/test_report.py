@@ -10,7 +10,7 @@ import pytest
 
 from aunet.errors import AUNetError
 from aunet.report.colours import contrast
-from aunet.scaling.figures import INK, MUTED, PAPER, SERIES, look
+from aunet.report.figures import INK, MUTED, PAPER, SERIES, look
 from aunet.scaling.plots import draw
 from aunet.scaling.records import Record
 from aunet.scaling.report import write_report

@@ -1,42 +1,22 @@
 """Confidence intervals of bits per byte over documents, by the bootstrap.
 
-Documents are drawn with replacement, as many as there are, and the ratio of the sums is taken: bits over bytes. The
-interval lies between percentiles of the ratios. It answers for the choice of documents, not for the seed of a run.
+Documents are what is drawn (`aunet.evals.statistics`), and the ratio of the sums is taken: bits over bytes.
 Shapes: N documents, S samples.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from aunet.errors import AUNetError
+from aunet.evals.statistics import SAMPLES, SEED, Interval, Vector, interval, ratio_of_sums, resample
 from aunet.scaling.records import DocumentScore
-
-SAMPLES = 2000
-LEVEL = 0.95
-SEED = 0
-CELLS = 1 << 22
-"""Counts held at a time."""
-
-Vector = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value, and the bounds in which it lies with a probability of LEVEL."""
-
-    value: float
-    low: float
-    high: float
 
 
 def bits_per_byte(documents: Sequence[DocumentScore], seed: int = SEED, samples: int = SAMPLES) -> Interval:
     """Bits per byte of all documents; of a single document nothing can be said, and the bounds are the value."""
     bits_N, bytes_N = _columns(documents)
-    sums_S = _resample(np.stack([bits_N, bytes_N]), np.random.default_rng(seed), samples)
-    return _interval(bits_N.sum() / bytes_N.sum(), sums_S[0] / sums_S[1])
+    return ratio_of_sums(bits_N, bytes_N, seed, samples)
 
 
 def ratio(
@@ -50,8 +30,7 @@ def ratio(
     if not np.array_equal(our_bytes_N, their_bytes_N):
         raise AUNetError("a paired ratio needs two models that were scored on the same documents; use ratio_unpaired")
     # The bytes are the same in every sample and cancel out.
-    sums_S = _resample(np.stack([our_bits_N, their_bits_N]), np.random.default_rng(seed), samples)
-    return _interval(our_bits_N.sum() / their_bits_N.sum(), sums_S[0] / sums_S[1])
+    return ratio_of_sums(our_bits_N, their_bits_N, seed, samples)
 
 
 def ratio_unpaired(
@@ -60,10 +39,10 @@ def ratio_unpaired(
     """The same of two models on different documents, which are drawn independently."""
     generator = np.random.default_rng(seed)
     (our_bits_N, our_bytes_N), (their_bits_N, their_bytes_N) = _columns(ours), _columns(theirs)
-    our_S = _resample(np.stack([our_bits_N, our_bytes_N]), generator, samples)
-    their_S = _resample(np.stack([their_bits_N, their_bytes_N]), generator, samples)
+    our_S = resample(np.stack([our_bits_N, our_bytes_N]), generator, samples, positive=[1])
+    their_S = resample(np.stack([their_bits_N, their_bytes_N]), generator, samples, positive=[1])
     value = (our_bits_N.sum() / our_bytes_N.sum()) / (their_bits_N.sum() / their_bytes_N.sum())
-    return _interval(value, (our_S[0] / our_S[1]) / (their_S[0] / their_S[1]))
+    return interval(value, (our_S[0] / our_S[1]) / (their_S[0] / their_S[1]))
 
 
 def mean_documents(runs: Sequence[Sequence[DocumentScore]]) -> tuple[DocumentScore, ...]:
@@ -81,20 +60,3 @@ def _columns(documents: Sequence[DocumentScore]) -> tuple[Vector, Vector]:
     if not values_N2[:, 1].sum():
         raise AUNetError("an interval needs documents with at least one byte")
     return values_N2[:, 0], values_N2[:, 1]
-
-
-def _resample(values_KN: Vector, generator: np.random.Generator, samples: int) -> Vector:
-    """Sums over N documents drawn with replacement, [K, samples]; a sample without a byte is drawn again."""
-    count = values_KN.shape[1]
-    at_once = max(1, CELLS // count)
-    parts: list[Vector] = []
-    while (missing := samples - sum(part.shape[1] for part in parts)) > 0:
-        drawn_SN = generator.multinomial(count, np.full(count, 1 / count), size=min(at_once, missing))
-        sums_KS = values_KN @ drawn_SN.T
-        parts.append(sums_KS[:, (sums_KS > 0).all(axis=0)])
-    return np.concatenate(parts, axis=1)
-
-
-def _interval(value: float, samples_S: Vector) -> Interval:
-    low, high = np.quantile(samples_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(value), float(low), float(high))

@@ -2,14 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aunet.files import make_directory, replacing
 from aunet.report.curve import decades, short
-from aunet.scaling.figures import INK, MUTED, PAPER, Look, look, styled, svg
+from aunet.report.figures import INK, MUTED, PAPER, Look, look, styled, svg
 from aunet.scaling.fit import FLOPS, Fit
 from aunet.scaling.records import Record
 from aunet.scaling.selection import Cell, Setting, cells, families
@@ -30,17 +28,6 @@ def draw(records: Sequence[Record], valid: str, fit: Fit | None = None) -> dict[
         "tuning": _tuning(found, valid, fit),
     }
     return {name: text for name, text in made.items() if text is not None}
-
-
-def write(figures: Mapping[str, str], directory: Path) -> list[Path]:
-    """Write each figure as NAME.svg."""
-    make_directory(directory, "--out")
-    paths = []
-    for name, text in figures.items():
-        paths.append(directory / f"{name}.svg")
-        with replacing(paths[-1]) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
-    return paths
 
 
 def power_of_ten(value: float) -> str:

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 from aunet.errors import AUNetError
+from aunet.evals.statistics import SAMPLES, SEED
 from aunet.files import make_directory, replacing
+from aunet.report.figures import write
+from aunet.report.tables import Table, html, markdown, sheet
 from aunet.report.theme import opening, theme
 from aunet.scaling import tables
 from aunet.scaling.fit import Fit, fit_records
-from aunet.scaling.intervals import SAMPLES, SEED
-from aunet.scaling.plots import draw, write
+from aunet.scaling.plots import draw
 from aunet.scaling.records import Record
 from aunet.scaling.selection import cells, families, valid_set, valid_sets
-from aunet.scaling.tables import Table
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 TITLE = "Runs at matched compute"
@@ -108,25 +108,17 @@ def _provenance(records: Sequence[Record]) -> list[str]:
 
 def _markdown(records: Sequence[Record], shown: Sequence[Table], figures: Mapping[str, str]) -> str:
     parts = [f"# {TITLE}", ", ".join(f"{name}: {value}" for name, value in _facts(records)) + "."]
-    blocks = [_markdown_table(table) for table in shown]
+    blocks = [markdown(table) for table in shown]
     drawn = [f"## {FIGURES[name]}\n\n![{FIGURES[name]}](figures/{name}.svg)\n\n{CAPTIONS[name]}" for name in figures]
     parts += [blocks[0], *drawn, *blocks[1:], "## How it was measured", *METHOD]
     parts.append("\n".join(f"- {line}" for line in _provenance(records)))
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
-    rules = ["---" if i < table.names else "---:" for i in range(len(table.header))]
-    rows = [table.header, rules, *([cell.replace("|", "\\|") for cell in row] for row in table.rows)]
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"## {table.title}\n\n" + (f"{table.note}\n\n" if table.note else "") + lines
-
-
 def _html(records: Sequence[Record], shown: Sequence[Table], figures: Mapping[str, str]) -> str:
-    files = resources.files("aunet.scaling")
-    style = theme() + files.joinpath("report.css").read_text(encoding="utf-8")
+    style = theme() + sheet()
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(records))
-    blocks = [_html_table(table) for table in shown]
+    blocks = [html(table) for table in shown]
     drawn = [
         f'<figure class="{name}"><figcaption><h2>{FIGURES[name]}</h2><p>{CAPTIONS[name]}</p></figcaption>\n'
         f"{text}</figure>\n"
@@ -146,19 +138,3 @@ def _html(records: Sequence[Record], shown: Sequence[Table], figures: Mapping[st
 </body>
 </html>
 """
-
-
-def _html_table(table: Table) -> str:
-    def cells_of(row: Sequence[str], tag: str) -> str:
-        kinds = ["" if i < table.names else ' class="number"' for i in range(len(row))]
-        return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
-
-    rows = []
-    for i, row in enumerate(table.rows):
-        new = ' class="group"' if i and row[0] != table.rows[i - 1][0] else ""
-        rows.append(f"<tr{new}>{cells_of(row, 'td')}</tr>")
-    note = f"<p>{escape(table.note)}</p>" if table.note else ""
-    return (
-        f'<section><h2>{escape(table.title)}</h2>{note}<div class="wide"><table><thead><tr>'
-        f"{cells_of(table.header, 'th')}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>\n"
-    )

@@ -1,26 +1,15 @@
 """The tables of a report, as text that both its forms show: results by validation set, laws, tuning, what failed."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from aunet.errors import AUNetError
 from aunet.report.curve import short
+from aunet.report.tables import Table, interval
 from aunet.scaling.fit import Fit, law_rows
-from aunet.scaling.intervals import Interval, bits_per_byte, ratio
+from aunet.scaling.intervals import bits_per_byte, ratio
 from aunet.scaling.plots import power_of_ten
 from aunet.scaling.records import Record
 from aunet.scaling.selection import Cell, Setting
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as plain text. The first `names` columns are text, the others numbers."""
-
-    title: str
-    note: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    names: int = 2
 
 
 def results(found: Sequence[Cell], valid: str, tuned_for: str, baseline: str | None) -> Table:
@@ -101,15 +90,6 @@ def failures(records: Sequence[Record]) -> Table:
     """Runs without a result, and why."""
     rows = tuple((r.name, r.family, r.status, r.reason) for r in records if not r.complete)
     return Table("Runs that did not end", "", ("run", "family", "how", "why"), rows, names=4)
-
-
-def interval(found: Interval, digits: int) -> str:
-    """A value with its bounds.
-
-    >>> interval(Interval(2.0, 1.9, 2.1), 2)
-    '2.00 (1.90 to 2.10)'
-    """
-    return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
 def _has(setting: Setting, valid: str) -> bool:

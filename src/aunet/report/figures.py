@@ -1,4 +1,4 @@
-"""How figures look: the colours of families, and SVG that follows the reader's light or dark scheme.
+"""How figures look: the colours of families or models, and SVG that follows the reader's light or dark scheme.
 
 Families differ in colour, marker and dash, so that no figure depends on colour alone. The colours keep apart for all
 common kinds of colour blindness and have a contrast of 3 or more to the paper. matplotlib draws in the light colours;
@@ -7,12 +7,14 @@ in the SVG each becomes a property that a style sheet inside the file sets by th
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from aunet.errors import MissingExtra
+from aunet.files import make_directory, replacing
 
 
 class Tone(NamedTuple):
@@ -113,6 +115,17 @@ def svg(figure: Any, name: str, label: str) -> str:
         drawn = drawn.replace(tone.light, f"var(--{key}-of-figure, {tone.light})")
     head = f'<svg class="aunet-figure" role="img" aria-label="{escape(label)}"'
     return drawn.replace("<svg", head, 1).replace("<defs>", f"<style>{_sheet(tones)}</style>\n <defs>", 1)
+
+
+def write(figures: Mapping[str, str], directory: Path) -> list[Path]:
+    """Write each figure as NAME.svg."""
+    make_directory(directory, "--out")
+    paths = []
+    for name, text in figures.items():
+        paths.append(directory / f"{name}.svg")
+        with replacing(paths[-1]) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+    return paths
 
 
 def _sheet(tones: dict[str, Tone]) -> str:

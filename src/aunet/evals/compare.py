@@ -1,0 +1,105 @@
+"""Results of several models on the same tasks, side by side, with paired differences to the last one."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from aunet.errors import AUNetError, ConfigError
+from aunet.evals import statistics
+from aunet.evals.results import TaskResult
+from aunet.evals.statistics import Interval
+
+LARGEST_FILE = 256 << 20
+"""Bytes; the scores of ten million examples."""
+Key = tuple[str, str]
+"""Task and metric."""
+
+_RESULTS = TypeAdapter(list[TaskResult])
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """What a file holds."""
+
+    name: str
+    results: dict[Key, TaskResult]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric of a task, by model; None where a model has not been asked."""
+
+    task: str
+    metric: str
+    results: tuple[TaskResult | None, ...]
+    differences: tuple[Interval | None, ...]
+    """Of each model but the last to the last one, on the same examples; None where these are not the same."""
+
+    @property
+    def benchmark(self) -> str:
+        """What the name of the task begins with."""
+        return self.task.partition("_")[0]
+
+
+def read_results(paths: Sequence[Path]) -> list[ModelResults]:
+    """Files that `aunet eval MODEL --tasks ... --json` wrote, each named by its file; AUNetError for another file."""
+    if len({path.resolve() for path in paths}) != len(paths):
+        raise ConfigError("compare: a file is named twice")
+    stems = [path.stem for path in paths]
+    names = stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in paths]
+    return [ModelResults(name, _read(path)) for name, path in zip(names, paths, strict=True)]
+
+
+def compare(models: Sequence[ModelResults], seed: int = statistics.SEED) -> list[Row]:
+    """A row for each metric of each task that any model was asked for, in the order of the files."""
+    keys = dict.fromkeys(key for model in models for key in model.results)
+    rows = []
+    for key in keys:
+        found = tuple(model.results.get(key) for model in models)
+        differences = tuple(_difference(ours, found[-1], seed) for ours in found[:-1])
+        rows.append(Row(*key, found, differences))
+    return rows
+
+
+def by_benchmark(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
+    """Rows of the same benchmark and metric together: both, and the rows."""
+    groups: dict[Key, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.benchmark, row.metric), []).append(row)
+    for (benchmark, metric), own in groups.items():
+        yield benchmark, metric, own
+
+
+def _difference(ours: TaskResult | None, theirs: TaskResult | None, seed: int) -> Interval | None:
+    if ours is None or theirs is None or not ours.examples or not theirs.examples:
+        return None
+    if len(ours.examples) != len(theirs.examples) or ours.settings != theirs.settings:
+        return None
+    return statistics.difference(ours.examples, theirs.examples, seed)
+
+
+def _read(path: Path) -> dict[Key, TaskResult]:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise AUNetError(f"{path} is larger than {LARGEST_FILE >> 20} MiB, which no file of results is")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AUNetError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise AUNetError(f"{path} is not JSON; write it with aunet eval MODEL --tasks ... --json") from None
+    if not isinstance(value, dict) or not isinstance(value.get("results"), list):
+        raise AUNetError(f"{path} has no list 'results'; write it with aunet eval MODEL --tasks ... --json")
+    try:
+        found = _RESULTS.validate_python(value["results"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise AUNetError(f"{path}: results.{place}: {first['msg']}") from None
+    for result in found:
+        if not all(map(isfinite, (result.value, result.low, result.high, *result.examples))):
+            raise AUNetError(f"{path}: the scores of {result.task} are not finite")
+    return {(result.task, result.metric): result for result in found}

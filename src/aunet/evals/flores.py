@@ -1,0 +1,258 @@
+"""FLORES-200: translation of the same sentences into and out of many languages (NLLB Team 2022, arXiv 2207.04672).
+
+A prompt shows sentences of `dev` with their translations, the same ones for every sentence of `devtest`, and the model
+writes what follows, up to the end of the line:
+
+    eng_Latn: A sentence of dev.
+    wol_Latn: Its translation.
+
+    eng_Latn: A sentence of devtest.
+    wol_Latn:
+
+Scores are those of sacrebleu over the whole of `devtest`, BLEU with its tokenizer 13a and chrF2; `flores200`, the
+sentence pieces of spBLEU, can be named instead, and is fetched by sacrebleu. Intervals draw sentences, the same ones
+for all languages of an average, since FLORES is parallel. chrF2 of single sentences is reported too: it has a score for
+each sentence, by which two models are compared in pairs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from aunet.errors import AUNetError, ConfigError, MissingExtra
+from aunet.evals import statistics
+from aunet.evals.answers import Answers, Writing
+from aunet.evals.hub import hub_rows
+from aunet.evals.options import TaskOptions
+from aunet.evals.results import TaskResult
+from aunet.evals.statistics import Interval
+
+HUB = "openlanguagedata/flores_plus"
+"""Its successor, which is kept up; asks for an account."""
+SHOTS = 4
+ENGLISH = "eng_Latn"
+FOLDERS = ("flores", "flores200_dataset", ".")
+
+
+@dataclass(frozen=True)
+class FloresOptions(TaskOptions):
+    """What is asked. `data_dir` holds `dev/LANGUAGE.dev` and `devtest/LANGUAGE.devtest`, itself or in `flores`.
+
+    `limit` counts sentences; `seed` also chooses those of the prompt.
+    """
+
+    languages: tuple[str, ...] = ()
+    """By the names of their files, such as fra_Latn; all that are there if none. Of the hub they have to be named."""
+    pivot: str | None = None
+    """Translated into every language, and out of it; English (eng_Latn) if it is there, or else the first."""
+    tokenizer: str = "13a"
+    """Of BLEU: 13a, flores200, char, intl, zh, ..."""
+    max_bytes: int = 512
+    """Of a translation."""
+
+
+Corpus = dict[str, list[str]]
+"""Sentences by language, parallel."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Translations as sacrebleu counts them, with a score of sums of counts for each metric."""
+
+    bleu: list[list[float]]
+    chrf: list[list[float]]
+    sentences: tuple[float, ...]
+    """chrF2 of each."""
+
+
+class Metrics:
+    """BLEU and chrF2 of sacrebleu, on counts of sentences."""
+
+    def __init__(self, tokenizer: str) -> None:
+        try:
+            from sacrebleu.metrics import BLEU, CHRF
+        except ImportError:
+            raise MissingExtra("sacrebleu", "eval", "scoring translations") from None
+        if tokenizer not in BLEU.TOKENIZERS:
+            raise ConfigError(f"tokenizer: {tokenizer!r} is none of sacrebleu's: {', '.join(BLEU.TOKENIZERS)}")
+        try:
+            self._bleu, self._chrf = BLEU(tokenize=tokenizer), CHRF()
+        except Exception as error:  # some tokenizers are fetched, others need packages of their own
+            reason = str(error).strip().splitlines()[0]
+            raise AUNetError(f"tokenizer: sacrebleu has no {tokenizer} here ({reason}); 13a needs nothing") from None
+
+    def count(self, written: Sequence[str], right: Sequence[str]) -> Counted:
+        """What sacrebleu sums over sentences; all its metrics have this method, though no public one."""
+        bleu, chrf = (metric._extract_corpus_statistics(written, [right]) for metric in (self._bleu, self._chrf))
+        sentences = tuple(
+            self._chrf.sentence_score(*pair).score for pair in zip(written, [[r] for r in right], strict=True)
+        )
+        return Counted(bleu, chrf, sentences)
+
+    def bleu(self, sums: list[Any]) -> float:
+        """Of the sums of counts of sentences, 0 to 100."""
+        return float(self._bleu._compute_score_from_stats(sums).score)
+
+    def chrf(self, sums: list[Any]) -> float:
+        """Of the sums of counts of sentences, 0 to 100."""
+        return float(self._chrf._compute_score_from_stats(sums).score)
+
+    def signatures(self) -> dict[str, str]:
+        """What sacrebleu wants to be quoted; known once something was counted."""
+        return {"bleu": str(self._bleu.get_signature()), "chrf": str(self._chrf.get_signature())}
+
+
+def run(answers: Answers, options: FloresOptions) -> list[TaskResult]:
+    """BLEU, chrF2 and chrF2 by sentence for every language and direction, and averages over languages."""
+    metrics = Metrics(options.tokenizer)
+    dev, devtest = read_corpora(options)
+    pivot, *others = devtest
+    results = []
+    for direction, pairs in (
+        (f"to-{pivot}", [(name, pivot) for name in others]),
+        (f"from-{pivot}", [(pivot, name) for name in others]),
+    ):
+        found = [metrics.count(translate(answers, dev, devtest, *pair, options), devtest[pair[1]]) for pair in pairs]
+        for pair, counted in zip(pairs, found, strict=True):
+            results += _results(f"flores_{'-'.join(pair)}", [counted], metrics, options)
+        if len(pairs) > 1:
+            results += _results(f"flores_{direction}", found, metrics, options)
+    return results
+
+
+def prompt(shots: Iterable[tuple[str, str]], source: str, names: tuple[str, str]) -> str:
+    """Sentences with their translations, and the one to be translated."""
+    ours, theirs = names
+    solved = (f"{ours}: {left}\n{theirs}: {right}\n\n" for left, right in shots)
+    return "".join(solved) + f"{ours}: {source}\n{theirs}:"
+
+
+def translate(
+    answers: Answers, dev: Corpus, devtest: Corpus, source: str, target: str, options: FloresOptions
+) -> list[str]:
+    """What is written for each sentence of devtest, without spaces around it."""
+    shots = [(dev[source][i], dev[target][i]) for i in _shots(len(dev[source]), options)] if dev else []
+    asked = [
+        Writing(prompt(shots, sentence, (source, target)).encode(), options.max_bytes, (b"\n",))
+        for sentence in devtest[source]
+    ]
+    return [data.decode(errors="replace").strip() for data in answers.writings(asked)]
+
+
+def read_corpora(options: FloresOptions) -> tuple[Corpus, Corpus]:
+    """`dev`, empty where no examples are shown, and `devtest`, with the pivot first; AUNetError for anything amiss."""
+    there = options.languages or tuple(_languages(options))
+    pivot = options.pivot or (ENGLISH if ENGLISH in there else there[0])
+    names = tuple(dict.fromkeys((pivot, *there)))
+    if len(names) < 2:
+        raise ConfigError(f"languages: there is none but {pivot}, which the others are translated from and to")
+    wanted = _fewshot(options)
+    dev = _corpus("dev", names, options) if wanted else {}
+    if dev and len(dev[pivot]) < wanted:
+        raise ConfigError(f"--fewshot: dev has {len(dev[pivot])} sentences, {wanted} cannot be shown")
+    devtest = _corpus("devtest", names, options)
+    return dev, {name: sentences[: options.limit] for name, sentences in devtest.items()}
+
+
+def _results(name: str, found: Sequence[Counted], metrics: Metrics, options: FloresOptions) -> list[TaskResult]:
+    """Of one pair of languages, or of the average over several."""
+    sentences = [sum(scores) / len(found) for scores in zip(*(one.sentences for one in found), strict=True)]
+    intervals: dict[str, tuple[Interval, tuple[float, ...]]] = {
+        "bleu": (_average([one.bleu for one in found], metrics.bleu, options.seed), ()),
+        "chrf": (_average([one.chrf for one in found], metrics.chrf, options.seed), ()),
+        "chrf_by_sentence": (statistics.mean(sentences, options.seed), tuple(sentences)),
+    }
+    signatures = metrics.signatures()
+    settings: Mapping[str, Any] = {"fewshot": _fewshot(options), "limit": options.limit, "max_bytes": options.max_bytes}
+    return [
+        TaskResult(
+            name,
+            metric,
+            score.value,
+            score.low,
+            score.high,
+            len(sentences),
+            options.seed,
+            {**settings, "signature": signatures["bleu" if metric == "bleu" else "chrf"]},
+            examples,
+        )
+        for metric, (score, examples) in intervals.items()
+    ]
+
+
+def _average(counts: Sequence[list[list[float]]], score: Any, seed: int) -> Interval:
+    """The average of a corpus score over languages, whose parallel sentences are drawn together."""
+    width = len(counts[0][0])
+
+    def of_all(sums: list[Any]) -> float:
+        return sum(score(sums[at : at + width]) for at in range(0, len(sums), width)) / len(counts)
+
+    side_by_side = [[value for row in rows for value in row] for rows in zip(*counts, strict=True)]
+    return statistics.corpus(side_by_side, of_all, seed)
+
+
+def _fewshot(options: FloresOptions) -> int:
+    return SHOTS if options.fewshot is None else options.fewshot
+
+
+def _shots(count: int, options: FloresOptions) -> list[int]:
+    """Which sentences of dev are shown."""
+    return Random(options.seed).sample(range(count), _fewshot(options))  # noqa: S311
+
+
+def _directory(options: FloresOptions) -> Path | None:
+    if options.data_dir is None:
+        return None
+    found = next((options.data_dir / f for f in FOLDERS if (options.data_dir / f / "devtest").is_dir()), None)
+    if found is None:
+        raise AUNetError(f"--data-dir: {options.data_dir} has no folder devtest, nor has flores in it")
+    return found
+
+
+def _languages(options: FloresOptions) -> list[str]:
+    directory = _directory(options)
+    if directory is None:
+        raise ConfigError("languages: name those to be read from the hub, such as fra_Latn, or give --data-dir")
+    found = _there(directory, "devtest")
+    if not found:
+        raise AUNetError(f"--data-dir: {directory / 'devtest'} has no file LANGUAGE.devtest")
+    return found
+
+
+def _there(directory: Path, split: str) -> list[str]:
+    return sorted(path.stem for path in (directory / split).glob(f"*.{split}"))
+
+
+def _corpus(split: str, names: Sequence[str], options: FloresOptions) -> Corpus:
+    directory = _directory(options)
+    corpus = {name: _sentences(split, name, directory) for name in names}
+    sizes = {name: len(sentences) for name, sentences in corpus.items()}
+    for name, size in sizes.items():
+        if size != sizes[names[0]]:
+            raise AUNetError(
+                f"{split}: {name} has {size} sentences and {names[0]} has {sizes[names[0]]}; lines have to be parallel"
+            )
+    return corpus
+
+
+def _sentences(split: str, name: str, directory: Path | None) -> list[str]:
+    if directory is None:
+        return [str(row["text"]).strip() for row in hub_rows(HUB, split, name)]
+    path = directory / split / f"{name}.{split}"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = _there(directory, split)
+        near = get_close_matches(name, known, cutoff=0.4) or known[:5]
+        raise AUNetError(f"{path} is missing; there are {', '.join(near) or 'no languages'}") from None
+    except OSError as error:
+        raise AUNetError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise AUNetError(f"{path} is not UTF-8") from None
+    sentences = [line.strip() for line in text.rstrip("\n").split("\n")]
+    if not all(sentences):
+        raise AUNetError(f"{path}, line {sentences.index('') + 1}: no sentence; every line holds one")
+    return sentences

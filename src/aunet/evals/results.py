@@ -1,0 +1,40 @@
+"""What a task gives: a score with its interval, and what it was measured with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One metric of one task."""
+
+    task: str
+    metric: str
+    value: float
+    low: float
+    """Bounds of the 95% interval, by the bootstrap over examples;"""
+    high: float
+    """both are the value where an interval has no meaning."""
+    n: int
+    """Examples."""
+    seed: int
+    """Of the bootstrap, and of whatever else the task draws."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the score depends on beside the model: number of examples in the prompt, limit, version of the task."""
+    examples: tuple[float, ...] = ()
+    """Score of each example in the order of the data, for paired comparisons; empty where they do not average."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "task": self.task,
+            "metric": self.metric,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "seed": self.seed,
+            "settings": dict(self.settings),
+            "examples": list(self.examples),
+        }

@@ -1,0 +1,86 @@
+"""Reading results of models and setting them side by side."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aunet.errors import AUNetError, ConfigError
+from aunet.evals import statistics
+from aunet.evals.compare import by_benchmark, compare, read_results
+from aunet.evals.results import TaskResult
+
+
+def scored(task: str, scores: list[float], metric: str = "exact_match", **settings: Any) -> TaskResult:
+    found = statistics.mean(scores)
+    return TaskResult(task, metric, found.value, found.low, found.high, len(scores), 0, settings, tuple(scores))
+
+
+def write_results(path: Path, *results: TaskResult) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"model": "any", "results": [result.to_json() for result in results]}))
+    return path
+
+
+def draws(share: float, seed: int, count: int = 200) -> list[float]:
+    return (np.random.default_rng(seed).random(count) < share).astype(float).tolist()
+
+
+def test_differences_are_paired_and_to_the_last_model(tmp_path: Path) -> None:
+    worse, better = draws(0.3, 0), draws(0.6, 0)
+    paths = [
+        write_results(tmp_path / "a.json", scored("cute_spell", better), scored("noise_text", worse, "bits_per_byte")),
+        write_results(tmp_path / "b.json", scored("cute_spell", worse)),
+    ]
+    spell, text = compare(read_results(paths))
+    assert [one.name for one in read_results(paths)] == ["a", "b"]
+    assert spell.differences == (statistics.difference(better, worse),)
+    assert spell.differences[0].apart
+    assert (text.results[1], text.differences) == (None, (None,))
+    assert [(b, m, len(rows)) for b, m, rows in by_benchmark([spell, text])] == [
+        ("cute", "exact_match", 1),
+        ("noise", "bits_per_byte", 1),
+    ]
+
+
+def test_other_examples_or_settings_have_no_difference(tmp_path: Path) -> None:
+    paths = [
+        write_results(tmp_path / "a.json", scored("one", [1.0, 0.0]), scored("two", [1.0, 0.0], limit=2)),
+        write_results(tmp_path / "b.json", scored("one", [1.0]), scored("two", [1.0, 0.0], limit=3)),
+    ]
+    assert [row.differences for row in compare(read_results(paths))] == [(None,), (None,)]
+
+
+def test_files_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [write_results(tmp_path / name / "results.json", scored("t", [1.0])) for name in ("a", "b")]
+    assert [one.name for one in read_results(paths)] == [str(path.with_suffix("")) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "no list 'results'"),
+        ('{"results": [{"task": "t"}]}', r"results\.0\.metric: Field required"),
+        ('{"results": [{"task": 1}]}', r"results\.0\.task"),
+    ],
+)
+def test_other_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(AUNetError, match=message) as found:
+        read_results([path])
+    assert len(str(found.value).splitlines()) == 1
+
+
+def test_scores_are_finite_and_files_are_named_once(tmp_path: Path) -> None:
+    path = write_results(tmp_path / "a.json", TaskResult("t", "m", float("nan"), 0, 0, 1, 0))
+    with pytest.raises(AUNetError, match="scores of t are not finite"):
+        read_results([path])
+    with pytest.raises(ConfigError, match="named twice"):
+        read_results([path, path])
+    with pytest.raises(AUNetError, match="cannot be read"):
+        read_results([tmp_path / "none.json"])
