@@ -54,9 +54,7 @@ class CachedAnswers:
         with self._readable():
             self._file = sqlite3.connect(path, timeout=PATIENCE)
             with self._file:
-                self._file.execute(
-                    "CREATE TABLE IF NOT EXISTS answers (request BLOB PRIMARY KEY, answer BLOB NOT NULL)"
-                )
+                self._file.execute(TABLE)
 
     def close(self) -> None:
         """Let go of the file."""
