@@ -145,6 +145,14 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="The first examples of each task only.")] = None,
     fewshot: Annotated[int | None, typer.Option(help="Examples in the prompt; as the task has it.")] = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK.KEY=VALUE",
+            help="Of flores: languages, pivot, tokenizer, max_bytes; of noise: rates, kinds, max_bytes, text_field. "
+            "Lists with commas: flores.languages=fra_Latn,deu_Latn. May be given again.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the examples in the prompt and of the intervals.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="A file that remembers answers: a run can be continued.")] = None,
     batch: Annotated[int, typer.Option(help="Texts that are read side by side; changes no score.")] = 64,
@@ -157,19 +165,22 @@ def evaluate(
 
     if bool(files) == bool(tasks):
         raise ConfigError("eval: name either FILES or --tasks, for instance --tasks hellaswag,arc_easy")
+    if task_option and not tasks:
+        raise ConfigError("--task-option: is of --tasks; name the task, for instance --tasks flores")
     if tasks:
         from aunet.evals.answers import Answers, ModelAnswers
         from aunet.evals.cache import CachedAnswers, model_digest
         from aunet.evals.options import TaskOptions
         from aunet.evals.shown import ShownAnswers
-        from aunet.evals.tasks import run_tasks
+        from aunet.evals.tasks import options_of, run_tasks
         from aunet.evals.tasks import table as tasks_table
 
-        options = TaskOptions(data_dir, limit, fewshot, seed)
+        names, options = tasks.split(","), TaskOptions(data_dir, limit, fewshot, seed)
+        own = options_of(names, options, task_option or ())
         answers: Answers = ModelAnswers(aunet.load(model, device, weights).session(), batch)
         if cache:
             answers = CachedAnswers(answers, cache, model_digest(model, weights))
-        results = run_tasks(tasks.split(","), ShownAnswers(answers, Console(stderr=True)), options)
+        results = run_tasks(names, ShownAnswers(answers, Console(stderr=True)), options, own)
         if as_json:
             print(json.dumps({"model": str(model), "results": [result.to_json() for result in results]}))
         else:

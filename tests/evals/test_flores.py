@@ -76,6 +76,8 @@ def test_scores_are_those_of_sacrebleu(tmp_path: Path) -> None:
     assert found["bleu"].value == pytest.approx(sacrebleu.corpus_bleu(written, [right]).score)
     assert found["chrf"].value == pytest.approx(sacrebleu.corpus_chrf(written, [right]).score)
     assert "tok:13a" in found["bleu"].settings["signature"]
+    said = {"languages": ["two_Cyrl"], "pivot": "eng_Latn", "max_bytes": 512, "data": "local", "tokenizer": "13a"}
+    assert said.items() <= found["bleu"].settings.items()
     for result in found.values():
         assert result.low < result.value < result.high <= 100
     examples = found["chrf_by_sentence"].examples

@@ -53,6 +53,11 @@ class FloresOptions(TaskOptions):
     max_bytes: int = 512
     """Of a translation."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_bytes < 1:
+            raise ConfigError(f"flores.max_bytes: {self.max_bytes} is not at least 1")
+
 
 Corpus = dict[str, list[str]]
 """Sentences by language, parallel."""
@@ -77,12 +82,13 @@ class Metrics:
         except ImportError:
             raise MissingExtra("sacrebleu", "eval", "scoring translations") from None
         if tokenizer not in BLEU.TOKENIZERS:
-            raise ConfigError(f"tokenizer: {tokenizer!r} is none of sacrebleu's: {', '.join(BLEU.TOKENIZERS)}")
+            raise ConfigError(f"flores.tokenizer: {tokenizer!r} is none of sacrebleu's: {', '.join(BLEU.TOKENIZERS)}")
+        self._tokenizer = tokenizer
         try:
             self._bleu, self._chrf = BLEU(tokenize=tokenizer), CHRF()
         except Exception as error:  # some tokenizers are fetched, others need packages of their own
             reason = str(error).strip().splitlines()[0]
-            raise AUNetError(f"tokenizer: sacrebleu has no {tokenizer} here ({reason}); 13a needs nothing") from None
+            raise AUNetError(f"flores.tokenizer: no {tokenizer} of sacrebleu here ({reason}); try 13a") from None
 
     def count(self, written: Sequence[str], right: Sequence[str]) -> Counted:
         """What sacrebleu sums over sentences; all its metrics have this method, though no public one."""
@@ -100,9 +106,10 @@ class Metrics:
         """Of the sums of counts of sentences, 0 to 100."""
         return float(self._chrf._compute_score_from_stats(sums).score)
 
-    def signatures(self) -> dict[str, str]:
-        """What sacrebleu wants to be quoted; known once something was counted."""
-        return {"bleu": str(self._bleu.get_signature()), "chrf": str(self._chrf.get_signature())}
+    def settings(self) -> dict[str, dict[str, str]]:
+        """What results say of each: the signature that sacrebleu wants to be quoted, once something was counted."""
+        bleu, chrf = ({"signature": str(metric.get_signature())} for metric in (self._bleu, self._chrf))
+        return {"bleu": {"tokenizer": self._tokenizer, **bleu}, "chrf": chrf}
 
 
 def run(answers: Answers, options: FloresOptions) -> list[TaskResult]:
@@ -116,10 +123,12 @@ def run(answers: Answers, options: FloresOptions) -> list[TaskResult]:
         (f"from-{pivot}", [(pivot, name) for name in others]),
     ):
         found = [metrics.count(translate(answers, dev, devtest, *pair, options), devtest[pair[1]]) for pair in pairs]
-        for pair, counted in zip(pairs, found, strict=True):
-            results += _results(f"flores_{'-'.join(pair)}", [counted], metrics, options)
+        for name, pair, counted in zip(others, pairs, found, strict=True):
+            of = {"languages": [name], "pivot": pivot}
+            results += _results(f"flores_{'-'.join(pair)}", [counted], metrics, options, of)
         if len(pairs) > 1:
-            results += _results(f"flores_{direction}", found, metrics, options)
+            of = {"languages": others, "pivot": pivot}
+            results += _results(f"flores_{direction}", found, metrics, options, of)
     return results
 
 
@@ -148,7 +157,7 @@ def read_corpora(options: FloresOptions) -> tuple[Corpus, Corpus]:
     pivot = options.pivot or (ENGLISH if ENGLISH in there else there[0])
     names = tuple(dict.fromkeys((pivot, *there)))
     if len(names) < 2:
-        raise ConfigError(f"languages: there is none but {pivot}, which the others are translated from and to")
+        raise ConfigError(f"flores.languages: there is none but {pivot}, which the others are translated from and to")
     wanted = _fewshot(options)
     dev = _corpus("dev", names, options) if wanted else {}
     if dev and len(dev[pivot]) < wanted:
@@ -157,7 +166,9 @@ def read_corpora(options: FloresOptions) -> tuple[Corpus, Corpus]:
     return dev, {name: sentences[: options.limit] for name, sentences in devtest.items()}
 
 
-def _results(name: str, found: Sequence[Counted], metrics: Metrics, options: FloresOptions) -> list[TaskResult]:
+def _results(
+    name: str, found: Sequence[Counted], metrics: Metrics, options: FloresOptions, of: Mapping[str, Any]
+) -> list[TaskResult]:
     """Of one pair of languages, or of the average over several."""
     sentences = [sum(scores) / len(found) for scores in zip(*(one.sentences for one in found), strict=True)]
     intervals: dict[str, tuple[Interval, tuple[float, ...]]] = {
@@ -165,8 +176,9 @@ def _results(name: str, found: Sequence[Counted], metrics: Metrics, options: Flo
         "chrf": (_average([one.chrf for one in found], metrics.chrf, options.seed), ()),
         "chrf_by_sentence": (statistics.mean(sentences, options.seed), tuple(sentences)),
     }
-    signatures = metrics.signatures()
-    settings: Mapping[str, Any] = {"fewshot": _fewshot(options), "limit": options.limit, "max_bytes": options.max_bytes}
+    settings = {"fewshot": _fewshot(options), "limit": options.limit, "data": options.source, **of}
+    settings |= {"max_bytes": options.max_bytes}
+    by_metric = metrics.settings()
     return [
         TaskResult(
             name,
@@ -176,7 +188,7 @@ def _results(name: str, found: Sequence[Counted], metrics: Metrics, options: Flo
             score.high,
             len(sentences),
             options.seed,
-            {**settings, "signature": signatures["bleu" if metric == "bleu" else "chrf"]},
+            {**settings, **by_metric["bleu" if metric == "bleu" else "chrf"]},
             examples,
         )
         for metric, (score, examples) in intervals.items()
@@ -215,7 +227,7 @@ def _directory(options: FloresOptions) -> Path | None:
 def _languages(options: FloresOptions) -> list[str]:
     directory = _directory(options)
     if directory is None:
-        raise ConfigError("languages: name those to be read from the hub, such as fra_Latn, or give --data-dir")
+        raise ConfigError("flores.languages: name those to be read from the hub, such as fra_Latn, or give --data-dir")
     found = _there(directory, "devtest")
     if not found:
         raise AUNetError(f"--data-dir: {directory / 'devtest'} has no file LANGUAGE.devtest")
