@@ -1,4 +1,4 @@
-"""Tasks by name, and options of their own."""
+"""Options of tasks, and names of them that nobody knows."""
 
 import pytest
 
