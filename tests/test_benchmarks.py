@@ -82,3 +82,12 @@ def test_bad_flags_get_one_line(arguments: list[str], named: str, capsys: pytest
     line = capsys.readouterr().err.splitlines()[-1] if caught.value.code == 2 else str(caught.value.code)
     assert named in line
     assert "\n" not in line
+
+
+def test_scoring_with_shared_prefixes_is_measured_against_each_request_alone() -> None:
+    command = [sys.executable, str(BENCHMARKS / "scoring.py"), "--requests", "24", "--rounds", "2", "--shots", "2"]
+    done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    row = [cell.strip() for cell in done.stdout.splitlines()[-1].strip("|").split("|")]
+    assert row[2] == "24"
+    assert float(row[4]) > float(row[5]) > 0

@@ -2,8 +2,10 @@
 
 import math
 import random
+import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
 from tests.vocabulary.bpe import token_model, tokens
 
+DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
 PIECES = ["The cat and the dog ", "wérë under ", "東京の朝 ", "the house.\n\n", "🇪🇺 ", "Answer: ", "1234 ", " "]
 SHAPES = ["eager", "native", "mamba", "tokens"]
 
@@ -179,3 +182,12 @@ def test_a_stop_string_may_begin_inside_a_character() -> None:
     stops = [(), (b"\xa9",), ("é".encode(),), (b"\xa9\n",), (b"zz", b"\n")]
     asked = [Writing(b"a", 4, stop) for stop in stops]
     assert answers.writings([*asked, *asked]) == [b"\xc3\xa9\na", b"\xc3", b"", b"\xc3", b"\xc3\xa9"] * 2
+
+
+def test_the_snippet_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    model("eager").save(tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    assert names["answers"].session.model.config == model("eager").config

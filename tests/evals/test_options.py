@@ -1,4 +1,4 @@
-"""Options of tasks, and names of them that nobody knows."""
+"""Options of tasks that are their own."""
 
 import pytest
 
@@ -6,8 +6,7 @@ from aunet.errors import ConfigError
 from aunet.evals.flores import FloresOptions
 from aunet.evals.noise import NoiseOptions
 from aunet.evals.options import TaskOptions, own_keys
-from aunet.evals.tasks import OWN, options_of, run_tasks
-from tests.evals.fakes import Fake
+from aunet.evals.tasks import OWN, options_of
 from tests.runs import here
 
 COMMON = TaskOptions(limit=3, seed=7)
@@ -50,8 +49,3 @@ def test_the_help_names_every_option() -> None:
     for name, task in OWN.items():
         if keys := own_keys(task.options):
             assert f"{name}: {', '.join(keys)}" in shown
-
-
-def test_names_are_checked() -> None:
-    with pytest.raises(ConfigError, match="--tasks: an empty name"):
-        run_tasks(["cute", ""], Fake(), COMMON)

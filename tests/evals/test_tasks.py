@@ -1,0 +1,361 @@
+"""Tasks on local files in the forms in which their makers give them out; all contents are invented."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from aunet.errors import AUNetError
+from aunet.evals import tasks as tasks_module
+from aunet.evals.answers import Answers, Continuation, Likelihood, Writing
+from aunet.evals.options import TaskOptions
+from aunet.evals.results import TaskResult
+from aunet.evals.tasks import OwnTask, run_tasks
+from aunet.language_model import LanguageModel
+from tests.model.packs import small_config, small_model
+from tests.runs import here
+
+COUNT = 4
+
+
+class Knows:
+    """Holds what is called right for likely, a letter before it too; notes what it is asked."""
+
+    def __init__(self, writes: bytes = b" right") -> None:
+        self.asked: list[Continuation] = []
+        self.written: list[Writing] = []
+        self.writes = writes
+
+    def likelihoods(self, asked: Sequence[Continuation], progress: Any = None) -> list[Likelihood]:
+        self.asked += asked
+        return [Likelihood(1.0 if self.right(one) else 40.0 * len(one.text), False) for one in asked]
+
+    def right(self, one: Continuation) -> bool:
+        named = b"\n" + one.text.strip() + b". right" in one.prompt
+        return named or b"right" in one.text or b"right" in one.prompt.splitlines()[-1]
+
+    def writings(self, asked: Sequence[Writing], progress: Any = None) -> list[bytes]:
+        self.written += asked
+        return [self.writes for _ in asked]
+
+
+def lines(path: Path, records: Sequence[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def answers(i: int, count: int = 4) -> tuple[list[str], int]:
+    """Answers of which the i-th, from the front again and again, is right."""
+    at = i % count
+    return ["right" if j == at else f"wrong {j}" for j in range(count)], at
+
+
+def hellaswag(to: Path) -> None:
+    records = []
+    for i in range(COUNT):
+        endings, at = answers(i)
+        context = {"ctx_a": f"He took {i} eggs.", "ctx_b": "then he", "ctx": "", "activity_label": "Cooking"}
+        records.append({"ind": i, **context, "endings": endings, "label": at, "split": "val", "source_id": "x"})
+    lines(to / "hellaswag/hellaswag_val.jsonl", records)
+
+
+def with_stem(file: str, letters: str = "ABCD") -> Callable[[Path], None]:
+    def write(to: Path) -> None:
+        records = []
+        for i in range(COUNT):
+            texts, at = answers(i, len(letters))
+            choices = [{"text": text, "label": letter} for text, letter in zip(texts, letters, strict=True)]
+            question = {"stem": f"Which is number {i}?", "choices": choices}
+            records.append({"id": str(i), "question": question, "answerKey": letters[at]})
+        lines(to / file, records)
+
+    return write
+
+
+def hub_arc(to: Path) -> None:
+    """A parquet export of the hub."""
+    rows = []
+    for i in range(COUNT):
+        texts, at = answers(i)
+        choices = {"text": texts, "label": list("ABCD")}
+        rows.append({"id": str(i), "question": f"Which is number {i}?", "choices": choices, "answerKey": "ABCD"[at]})
+    path = to / "ai2_arc/ARC-Challenge/test-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def piqa(to: Path) -> None:
+    pairs = [answers(i, 2) for i in range(COUNT)]
+    lines(to / "piqa/valid.jsonl", [{"goal": "Eat", "sol1": a, "sol2": b} for (a, b), _ in pairs])
+    (to / "piqa/valid-labels.lst").write_text("".join(f"{at}\n" for _, at in pairs))
+
+
+def social_iqa(to: Path) -> None:
+    these = [answers(i, 3) for i in range(COUNT)]
+    rows = [
+        {"context": "He fell.", "question": "Why?", "answerA": a, "answerB": b, "answerC": c} for (a, b, c), _ in these
+    ]
+    lines(to / "social_iqa/dev.jsonl", rows)
+    (to / "social_iqa/dev-labels.lst").write_text("".join(f"{at + 1}\n" for _, at in these))
+
+
+def winogrande(to: Path) -> None:
+    these = [answers(i, 2) for i in range(COUNT)]
+    rows = [
+        {"qID": str(i), "sentence": "The dog left, and _ was glad.", "option1": a, "option2": b, "answer": str(at + 1)}
+        for i, ((a, b), at) in enumerate(these)
+    ]
+    lines(to / "winogrande/dev.jsonl", rows)
+
+
+def mmlu(to: Path) -> None:
+    path = to / "mmlu/test/anatomy_test.csv"
+    path.parent.mkdir(parents=True)
+    with path.open("w", newline="") as file:
+        for i in range(COUNT):
+            texts, at = answers(i)
+            csv.writer(file).writerow([f"Where is bone, number {i}?", *texts, "ABCD"[at]])
+
+
+def race(to: Path) -> None:
+    for i in range(COUNT):
+        texts, at = answers(i)
+        values = {
+            "article": "There was a cat.",
+            "questions": ["First?", "Second?"],
+            "options": [["a", "b", "c", "d"], texts],
+            "answers": ["A", "ABCD"[at]],
+        }
+        path = to / f"race/test/high/{i}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+
+
+CHOICES: dict[str, Callable[[Path], None]] = {
+    "hellaswag": hellaswag,
+    "arc_easy": with_stem("arc_easy/ARC-Easy-Test.jsonl"),
+    "arc_challenge": hub_arc,
+    "openbookqa": with_stem("openbookqa/test.jsonl"),
+    "commonsense_qa": with_stem("commonsense_qa/dev_rand_split.jsonl", "ABCDE"),
+    "piqa": piqa,
+    "social_iqa": social_iqa,
+    "winogrande": winogrande,
+    "mmlu_anatomy": mmlu,
+    "race": race,
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_data_in_its_makers_form_is_read(name: str, tmp_path: Path) -> None:
+    CHOICES[name](tmp_path)
+    knows = Knows()
+    results = run_tasks([name], knows, TaskOptions(tmp_path, fewshot=0, seed=3))
+    by_metric = {one.metric: one for one in results}
+    assert results[0].metric == "acc_chars"
+    for metric in ("acc_chars", "acc"):
+        one = by_metric[metric]
+        assert (one.task, one.value, one.low, one.high, one.n, one.seed) == (name, 1.0, 1.0, 1.0, COUNT, 3)
+        assert one.examples == (1.0,) * COUNT
+    assert by_metric["acc"].settings["fewshot"] == 0
+    assert by_metric["acc"].settings["data"] == "local"
+    assert all(one.prompt and one.text for one in knows.asked)
+
+
+def test_boolq(tmp_path: Path) -> None:
+    rows = [{"question": "is it", "title": "t", "answer": i != 1, "passage": f"It is {i}."} for i in range(4)]
+    lines(tmp_path / "boolq/dev.jsonl", rows)
+
+    class Agrees(Knows):
+        def right(self, one: Continuation) -> bool:
+            return one.text == b" yes"
+
+    (chars, acc) = run_tasks(["boolq"], Agrees(), TaskOptions(tmp_path))
+    assert chars.examples == acc.examples == (1.0, 0.0, 1.0, 1.0)
+    assert (acc.value, acc.n) == (0.75, 4)
+    assert acc.low < acc.value < acc.high
+
+
+def test_characters_decide_where_the_likelihood_and_the_bytes_decide_otherwise(tmp_path: Path) -> None:
+    choices = {"text": ["ab", "long answer", "ééé"], "label": ["A", "B", "C"]}
+    rows = [{"question": "Which?", "choices": choices, "answerKey": key} for key in "ABC"]
+    lines(tmp_path / "arc_easy/test.jsonl", rows)
+
+    class Given(Knows):
+        """Bits: 4, 11, 4.5; per character: 2, 1, 1.5; per byte: 2, 1, 0.75."""
+
+        def likelihoods(self, asked: Sequence[Continuation], progress: Any = None) -> list[Likelihood]:
+            bits = {b" ab": 4.0, b" long answer": 11.0, " ééé".encode(): 4.5}
+            return [Likelihood(bits[one.text], False) for one in asked]
+
+    found = {one.metric: one.examples for one in run_tasks(["arc_easy"], Given(), TaskOptions(tmp_path))}
+    assert found == {"acc_chars": (0.0, 1.0, 0.0), "acc": (1.0, 0.0, 0.0), "acc_norm": (0.0, 1.0, 0.0)}
+
+
+@pytest.mark.parametrize("name", ["nq_open", "triviaqa"])
+def test_short_answers(name: str, tmp_path: Path) -> None:
+    if name == "nq_open":
+        lines(tmp_path / "nq_open/NQ-open.dev.jsonl", [{"question": "who", "answer": ["right"]}] * 2)
+    else:
+        answer = {"Value": "Right", "Aliases": ["Right", "Correct"], "NormalizedAliases": []}
+        path = tmp_path / "triviaqa/unfiltered-web-dev.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"Data": [{"Question": "who", "Answer": answer, "QuestionId": "1"}] * 2}))
+    knows = Knows()
+    (one,) = run_tasks([name], knows, TaskOptions(tmp_path))
+    assert (one.metric, one.value, one.n) == ("exact_match", 1.0, 2)
+    assert knows.written[0].stop == (b"\n", b".", b",")
+
+
+def test_few_shots_from_the_scored_split_leave_the_question_out(tmp_path: Path) -> None:
+    hellaswag(tmp_path)
+    knows = Knows()
+    found = run_tasks(["hellaswag"], knows, TaskOptions(tmp_path, fewshot=3))
+    assert found[0].settings["fewshot_split"] == "validation"
+    for one in knows.asked:
+        question = one.prompt.split(b"\n\n")[-1]
+        assert one.prompt.count(question) == 1
+        assert len(one.prompt.split(b"\n\n")) == 4
+
+
+def test_gsm8k_as_it_is_given_out(shared: Callable[[str], Path]) -> None:
+    directory = shared("data/gsm8k")
+    knows = Knows(b" It is 18.\n#### 18")
+    found = run_tasks(["gsm8k"], knows, TaskOptions(directory.parent, limit=3, fewshot=2))
+    assert [(one.metric, one.settings["filter"], one.examples) for one in found] == [
+        ("exact_match", "strict-match", (1.0, 0.0, 0.0)),
+        ("exact_match", "flexible-extract", (1.0, 0.0, 0.0)),
+    ]
+    assert len(knows.written) == 3
+    assert all(one.prompt.count(b"Question:") == 3 and one.max_bytes == 1024 for one in knows.written)
+    again = run_tasks(["gsm8k"], Knows(), TaskOptions(directory, limit=3, fewshot=2))
+    assert [one.n for one in again] == [3, 3]
+
+
+def test_a_group_is_the_mean_over_the_examples_of_its_tasks(tmp_path: Path) -> None:
+    from aunet.evals import harness_tasks
+
+    index = harness_tasks._manager().task_index
+    subjects = sorted(index["mmlu_social_sciences_tasks"].tags)
+    for number, subject in enumerate(subjects):
+        name = subject.removeprefix("mmlu_")
+        path = tmp_path / f"mmlu/test/{name}_test.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            for i in range(1 + number % 2):
+                csv.writer(file).writerow([f"{name} {i}?", *answers(i)[0], "ABCD"[number % 3]])
+    found = run_tasks(["mmlu_social_sciences"], Knows(), TaskOptions(tmp_path, fewshot=0))
+    (group,) = [one for one in found if one.task == "mmlu_social_sciences" and one.metric == "acc"]
+    members = [one for one in found if one.task in subjects and one.metric == "acc"]
+    assert len(members) == len(subjects) == len(group.settings["tasks"])
+    scores = [score for one in members for score in one.examples]
+    assert sorted(group.examples) == sorted(scores)
+    assert group.value == pytest.approx(sum(scores) / len(scores))
+    assert 0 < group.low < group.value < group.high < 1
+
+
+def test_perplexity_tasks_have_the_bits_of_the_text_without_its_end(tmp_path: Path) -> None:
+    pages = ["One two three. Four five.", "Ünïcode, and more of it. " * 20]
+    lines(tmp_path / "wikitext/test.jsonl", [{"page": page} for page in pages])
+
+    class TwoBits(Knows):
+        def likelihoods(self, asked: Sequence[Continuation], progress: Any = None) -> list[Likelihood]:
+            return [Likelihood(2.0 * len(one.text), False) for one in asked]
+
+    found = {one.metric: one for one in run_tasks(["wikitext"], TwoBits(), TaskOptions(tmp_path))}
+    one = found["bits_per_byte"]
+    assert (one.value, one.low, one.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert found["byte_perplexity"].value == pytest.approx(4.0)
+
+
+def test_own_tasks_come_first_and_need_no_harness(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(answers: Answers, options: TaskOptions) -> list[TaskResult]:
+        return [TaskResult("mine", "exact", 0.5, 0.4, 0.6, 10, options.seed)]
+
+    monkeypatch.setattr(tasks_module, "OWN", {"mine": OwnTask(run)})
+    assert [one.to_json()["seed"] for one in run_tasks(["mine", "mine"], Knows(), TaskOptions(seed=4))] == [4]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["helaswag"], {}, "helaswag is unknown; near to it: hellaswag"),
+        ([""], {}, "an empty name"),
+        (["hellaswag"], {"data_dir": Path()}, r"no data of the task hellaswag.*hellaswag_val.jsonl"),
+        (["hellaswag"], {"limit": 0}, "--limit: 0"),
+        (["hellaswag"], {"fewshot": -1}, "--fewshot: -1"),
+        (["hellaswag"], {"data_dir": Path("nowhere")}, "--data-dir: nowhere is not a directory"),
+        (["squadv2"], {"data_dir": Path()}, "squadv2: fetches its own data"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_one_line(names: list[str], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(AUNetError, match=message) as error:
+        run_tasks(names, Knows(), TaskOptions(**options))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_bad_files_are_named_in_one_line(tmp_path: Path) -> None:
+    hellaswag(tmp_path)
+    with pytest.raises(AUNetError, match="4 examples in the prompt need more than the 4"):
+        run_tasks(["hellaswag"], Knows(), TaskOptions(tmp_path, fewshot=4))
+    path = tmp_path / "hellaswag/hellaswag_val.jsonl"
+    for content, message in [
+        ("{", f"{path}: cannot be read"),
+        ('{"a": 1}\n{"a": []}\n', f"{path}: its records are not all alike"),
+        ('{"a": 1}\n', "hellaswag: the task cannot be made ready .*KeyError"),
+    ]:
+        path.write_text(content)
+        with pytest.raises(AUNetError, match=message) as error:
+            run_tasks(["hellaswag"], Knows(), TaskOptions(tmp_path))
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_offline_the_directory_of_data_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no\nroute")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(AUNetError, match=r"hellaswag: .*\(ConnectionError: no route\); offline.* --data-dir DIR"):
+        run_tasks(["hellaswag"], Knows(), TaskOptions())
+
+
+class TestCommand:
+    @pytest.fixture(scope="class")
+    def model(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        path = tmp_path_factory.mktemp("model")
+        LanguageModel(small_model(small_config(2))).save(path)
+        return path
+
+    def test_json_and_a_cache_that_is_used_again(self, model: Path, tmp_path: Path) -> None:
+        hellaswag(tmp_path)
+        piqa(tmp_path)
+        command = ["eval", model, "--tasks", "hellaswag,piqa", "--data-dir", tmp_path, "--limit", "3", "--seed", "5"]
+        command += ["--cache", tmp_path / "cache"]
+        first = here(*command, "--json")
+        assert first.returncode == 0, first.stderr
+        values = json.loads(first.stdout)
+        assert values["model"] == str(model)
+        assert [(one["task"], one["metric"]) for one in values["results"]] == [
+            (task, metric) for task in ("hellaswag", "piqa") for metric in ("acc_chars", "acc", "acc_norm")
+        ]
+        for one in values["results"]:
+            assert one["low"] <= one["value"] <= one["high"]
+            assert (one["n"], one["seed"], one["settings"]["limit"], len(one["examples"])) == (3, 5, 3, 3)
+        assert json.loads(here(*command, "--json", "--batch", "1").stdout) == values
+        shown = here(*command)
+        assert shown.returncode == 0, shown.stderr
+        assert "acc_chars" in shown.stdout
+
+    @pytest.mark.parametrize("arguments", [[], ["--tasks", "piqa", "a.txt"]])
+    def test_files_or_tasks(self, model: Path, arguments: list[str]) -> None:
+        result = here("eval", model, *arguments)
+        assert result.returncode == 2
+        assert result.stderr.splitlines() == [
+            "aunet: error: eval: name either FILES or --tasks, for instance --tasks hellaswag,arc_easy"
+        ]
