@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,24 @@ def here(*arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProc
         except SystemExit as end:
             code = int(end.code or 0)
     return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
+
+
+def done(*arguments: str | Path, run: Callable[..., Any] = here, **options: Any) -> str:
+    """What a command that must work printed."""
+    result = run(*arguments, **options)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout
+
+
+def refused(*arguments: str | Path, code: int = 2, run: Callable[..., Any] = here, **options: Any) -> str:
+    """The one line of a command that must fail."""
+    result = run(*arguments, **options)
+    assert result.returncode == code, (result.stdout, result.stderr)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("aunet: error: ")
+    assert result.stdout == ""
+    return line.removeprefix("aunet: error: ")
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

@@ -9,7 +9,7 @@ harness scores the same directory through transformers.
 
 from contextlib import suppress
 
-from aunet.cli import run
+from aunet.cli.process import run
 from aunet.errors import MissingExtra
 
 

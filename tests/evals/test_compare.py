@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from aunet.errors import AUNetError, ConfigError
-from aunet.evals import statistics
+from aunet.evals import flores, statistics
 from aunet.evals.compare import by_benchmark, compare, read_results
+from aunet.evals.flores import FloresOptions
 from aunet.evals.results import TaskResult
+from tests.evals.test_flores import translator, write_flores
 
 
 def scored(task: str, scores: list[float], metric: str = "exact_match", **settings: Any) -> TaskResult:
@@ -51,6 +53,38 @@ def test_other_examples_or_settings_have_no_difference(tmp_path: Path) -> None:
         write_results(tmp_path / "b.json", scored("one", [1.0]), scored("two", [1.0, 0.0], limit=3)),
     ]
     assert [row.differences for row in compare(read_results(paths))] == [(None,), (None,)]
+
+
+def write_translations(path: Path, slips: bool) -> Path:
+    found = flores.run(translator(slips), FloresOptions(path.parent / "flores", fewshot=2))
+    return write_results(path, *found)
+
+
+def test_scores_of_whole_corpora_are_compared_by_the_same_sentences(tmp_path: Path) -> None:
+    pytest.importorskip("sacrebleu")
+    write_flores(tmp_path / "flores")
+    models = read_results([write_translations(tmp_path / f"{slips}.json", slips) for slips in (False, True)])
+    rows = {(row.task, row.metric): row for row in compare(models)}
+    for task in ("flores_one_Latn-eng_Latn", "flores_to-eng_Latn", "flores_from-eng_Latn"):
+        for metric in ("bleu", "chrf"):
+            (found,) = rows[task, metric].differences
+            ours, theirs = (model.results[task, metric] for model in models)
+            assert found is not None
+            assert found.value == pytest.approx(ours.value - theirs.value)
+            # Ours is always 100, so the difference lies as far below it as theirs does.
+            assert (100 - found.high, 100 - found.low) == pytest.approx((theirs.low, theirs.high))
+            assert found.apart
+    same = compare([models[1], models[1]])
+    assert {(d.low, d.high) for row in same for d in row.differences if d} == {(0.0, 0.0)}
+
+
+@pytest.mark.parametrize("counts", [[[1] * 9], [[1] * 10, [1] * 10], [[-1] * 10], [[1 << 60] * 10]])
+def test_counts_that_are_none_are_refused(tmp_path: Path, counts: list[list[int]]) -> None:
+    path = tmp_path / "a.json"
+    score = {"task": "flores_a-b", "metric": "bleu", "value": 1, "low": 1, "high": 1, "n": 1, "seed": 0}
+    path.write_text(json.dumps({"results": [{**score, "counts": counts}]}))
+    with pytest.raises(AUNetError, match="counts of flores_a-b are not those of bleu"):
+        read_results([path])
 
 
 def test_files_of_the_same_name_are_told_apart(tmp_path: Path) -> None:

@@ -67,15 +67,15 @@ def test_a_perfect_translator_has_100_in_both_directions(tmp_path: Path) -> None
 
 
 def test_scores_are_those_of_sacrebleu(tmp_path: Path) -> None:
-    results = flores.run(
-        translator(slips=True), FloresOptions(write_flores(tmp_path), languages=("two_Cyrl",), pivot="eng_Latn")
-    )
+    results = flores.run(translator(slips=True), FloresOptions(write_flores(tmp_path), languages=("two_Cyrl",)))
     right = [f"devtest {text}" for text in ENGLISH]
     written = [text if i % 2 else " ".join(text.split()[:-2]) for i, text in enumerate(right)]
     found = {r.metric: r for r in results if r.task == "flores_two_Cyrl-eng_Latn"}
     assert found["bleu"].value == pytest.approx(sacrebleu.corpus_bleu(written, [right]).score)
     assert found["chrf"].value == pytest.approx(sacrebleu.corpus_chrf(written, [right]).score)
     assert "tok:13a" in found["bleu"].settings["signature"]
+    said = {"languages": ["two_Cyrl"], "pivot": "eng_Latn", "max_bytes": 512, "data": "local", "tokenizer": "13a"}
+    assert said.items() <= found["bleu"].settings.items()
     for result in found.values():
         assert result.low < result.value < result.high <= 100
     examples = found["chrf_by_sentence"].examples

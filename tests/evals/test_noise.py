@@ -120,12 +120,15 @@ def test_texts_and_choices_of_a_directory(tmp_path: Path) -> None:
     assert {result.task for result in found} == {
         *(f"noise_{what}{kind}" for what in ("text", "choice") for kind in ("", "_drop_0.1", "_swap_0.1"))
     }
+    swapped = next(result.settings for result in found if result.task == "noise_text_swap_0.1")
+    common = {"limit": 3, "data": "local", "max_bytes": 5, "text_field": "text"}
+    assert swapped == {**common, "kind": "swap", "rate": 0.1}
 
 
 def test_bad_options_are_one_line() -> None:
     with pytest.raises(ConfigError, match="'shuffle' is not a kind; known: swap, drop"):
         noisy("a", "shuffle", 0.1, 0)
     with pytest.raises(ConfigError, match=r"from 0 to 1, 1.5 does not"):
-        robustness(Fake(), ["a"], [], NoiseOptions(rates=(1.5,)))
+        NoiseOptions(rates=(1.5,))
     with pytest.raises(ConfigError, match="noise needs --data-dir"):
         noise.run(Fake(), NoiseOptions())

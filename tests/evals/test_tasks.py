@@ -15,7 +15,7 @@ from aunet.evals import tasks as tasks_module
 from aunet.evals.answers import Answers, Continuation, Likelihood, Writing
 from aunet.evals.options import TaskOptions
 from aunet.evals.results import TaskResult
-from aunet.evals.tasks import run_tasks
+from aunet.evals.tasks import OwnTask, run_tasks
 from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
 from tests.runs import here
@@ -276,7 +276,7 @@ def test_own_tasks_come_first_and_need_no_harness(monkeypatch: pytest.MonkeyPatc
     def run(answers: Answers, options: TaskOptions) -> list[TaskResult]:
         return [TaskResult("mine", "exact", 0.5, 0.4, 0.6, 10, options.seed)]
 
-    monkeypatch.setattr(tasks_module, "OWN", {"mine": run})
+    monkeypatch.setattr(tasks_module, "OWN", {"mine": OwnTask(run)})
     assert [one.to_json()["seed"] for one in run_tasks(["mine", "mine"], Knows(), TaskOptions(seed=4))] == [4]
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from aunet.errors import AUNetError, ConfigError
-from aunet.evals import statistics
+from aunet.evals import flores, statistics
 from aunet.evals.results import TaskResult
 from aunet.evals.statistics import Interval
 
 LARGEST_FILE = 256 << 20
 """Bytes; the scores of ten million examples."""
+LARGEST_COUNT = 1 << 20
+"""In a sentence."""
 Key = tuple[str, str]
 """Task and metric."""
 
@@ -60,7 +62,7 @@ def compare(models: Sequence[ModelResults], seed: int = statistics.SEED) -> list
     rows = []
     for key in keys:
         found = tuple(model.results.get(key) for model in models)
-        differences = tuple(_difference(ours, found[-1], seed) for ours in found[:-1])
+        differences = tuple(_difference(ours, models[-1], key, seed) for ours in models[:-1])
         rows.append(Row(*key, found, differences))
     return rows
 
@@ -74,12 +76,26 @@ def by_benchmark(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
         yield benchmark, metric, own
 
 
-def _difference(ours: TaskResult | None, theirs: TaskResult | None, seed: int) -> Interval | None:
-    if ours is None or theirs is None or not ours.examples or not theirs.examples:
+def _difference(ours: ModelResults, theirs: ModelResults, key: Key, seed: int) -> Interval | None:
+    our, their = ours.results.get(key), theirs.results.get(key)
+    if our is None or their is None or our.settings != their.settings or our.n != their.n:
         return None
-    if len(ours.examples) != len(theirs.examples) or ours.settings != theirs.settings:
-        return None
-    return statistics.difference(ours.examples, theirs.examples, seed)
+    if our.examples and len(our.examples) == len(their.examples):
+        return statistics.difference(our.examples, their.examples, seed)
+    our_counts, their_counts = _counts(ours, our), _counts(theirs, their)
+    if our_counts and their_counts:
+        return flores.corpus_difference(our.metric, our_counts, their_counts, seed)
+    return None
+
+
+def _counts(model: ModelResults, result: TaskResult) -> list[flores.Counts]:
+    """Of a result, or of the parts of an average; empty where there are none."""
+    parts = result.settings.get("tasks", [result.task])
+    if not isinstance(parts, list | tuple):
+        return []
+    found = [model.results.get((str(part), result.metric)) for part in parts]
+    counts = [one.counts for one in found if one and one.counts and one.n == result.n]
+    return list(counts) if len(counts) == len(parts) else []
 
 
 def _read(path: Path) -> dict[Key, TaskResult]:
@@ -102,4 +118,12 @@ def _read(path: Path) -> dict[Key, TaskResult]:
     for result in found:
         if not all(map(isfinite, (result.value, result.low, result.high, *result.examples))):
             raise AUNetError(f"{path}: the scores of {result.task} are not finite")
+        if result.counts and not _sound(result):
+            raise AUNetError(f"{path}: the counts of {result.task} are not those of {result.metric}")
     return {(result.task, result.metric): result for result in found}
+
+
+def _sound(result: TaskResult) -> bool:
+    width = flores.WIDTHS.get(result.metric)
+    fits = len(result.counts) == result.n and all(len(row) == width for row in result.counts)
+    return fits and all(0 <= value <= LARGEST_COUNT for row in result.counts for value in row)

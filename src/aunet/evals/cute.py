@@ -212,19 +212,15 @@ def run(answers: Answers, options: TaskOptions) -> list[TaskResult]:
     `options.data_dir` holds the benchmark's TSV files, itself or in `cute`. The settings of a result hold its `chance`.
     """
     results, scores = [], {}
+    common = {"fewshot": shots(options), "limit": options.limit, "data": options.source}
     for task in read_tasks(options):
         scores[task.name] = ask(answers, task)
-        settings = {
-            "fewshot": shots(options),
-            "limit": options.limit,
-            "left_out": task.left_out,
-            "chance": round(task.chance, 4),
-        }
+        settings = {**common, "left_out": task.left_out, "chance": round(task.chance, 4)}
         results.append(_result(f"cute_{task.name}", [scores[task.name]], options, settings))
     chances = {result.task.removeprefix("cute_"): result.settings["chance"] for result in results}
     for name, parts in AVERAGES.items():
         chance = sum(chances[part] for part in parts) / len(parts)
-        of_average = {"fewshot": shots(options), "limit": options.limit, "tasks": parts, "chance": round(chance, 4)}
+        of_average = {**common, "tasks": parts, "chance": round(chance, 4)}
         results.append(_result(name, [scores[part] for part in parts], options, of_average))
     return results
 

@@ -15,7 +15,7 @@ for all languages of an average, since FLORES is parallel. chrF2 of single sente
 each sentence, by which two models are compared in pairs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,23 +47,33 @@ class FloresOptions(TaskOptions):
     languages: tuple[str, ...] = ()
     """By the names of their files, such as fra_Latn; all that are there if none. Of the hub they have to be named."""
     pivot: str | None = None
-    """Translated into every language, and out of it; English (eng_Latn) if it is there, or else the first."""
+    """Translated into and out of every language; English (eng_Latn) if it is there, named or not, else the first."""
     tokenizer: str = "13a"
     """Of BLEU: 13a, flores200, char, intl, zh, ..."""
     max_bytes: int = 512
     """Of a translation."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_bytes < 1:
+            raise ConfigError(f"flores.max_bytes: {self.max_bytes} is not at least 1")
+
 
 Corpus = dict[str, list[str]]
 """Sentences by language, parallel."""
+Score = Callable[[list[Any]], float]
+Counts = Sequence[Sequence[int]]
+"""What sacrebleu counts in each sentence, of whose sums it makes a score."""
+WIDTHS = {"bleu": 10, "chrf": 18}
+"""Counts of a sentence: lengths of both, n-grams of 1 to 4 that are right and all; n-grams of 1 to 6 of either and both."""
 
 
 @dataclass(frozen=True)
 class Counted:
     """Translations as sacrebleu counts them, with a score of sums of counts for each metric."""
 
-    bleu: list[list[float]]
-    chrf: list[list[float]]
+    bleu: Counts
+    chrf: Counts
     sentences: tuple[float, ...]
     """chrF2 of each."""
 
@@ -71,18 +81,19 @@ class Counted:
 class Metrics:
     """BLEU and chrF2 of sacrebleu, on counts of sentences."""
 
-    def __init__(self, tokenizer: str) -> None:
+    def __init__(self, tokenizer: str = "13a") -> None:
         try:
             from sacrebleu.metrics import BLEU, CHRF
         except ImportError:
             raise MissingExtra("sacrebleu", "eval", "scoring translations") from None
         if tokenizer not in BLEU.TOKENIZERS:
-            raise ConfigError(f"tokenizer: {tokenizer!r} is none of sacrebleu's: {', '.join(BLEU.TOKENIZERS)}")
+            raise ConfigError(f"flores.tokenizer: {tokenizer!r} is none of sacrebleu's: {', '.join(BLEU.TOKENIZERS)}")
+        self._tokenizer = tokenizer
         try:
             self._bleu, self._chrf = BLEU(tokenize=tokenizer), CHRF()
         except Exception as error:  # some tokenizers are fetched, others need packages of their own
             reason = str(error).strip().splitlines()[0]
-            raise AUNetError(f"tokenizer: sacrebleu has no {tokenizer} here ({reason}); 13a needs nothing") from None
+            raise AUNetError(f"flores.tokenizer: no {tokenizer} of sacrebleu here ({reason}); try 13a") from None
 
     def count(self, written: Sequence[str], right: Sequence[str]) -> Counted:
         """What sacrebleu sums over sentences; all its metrics have this method, though no public one."""
@@ -92,17 +103,15 @@ class Metrics:
         )
         return Counted(bleu, chrf, sentences)
 
-    def bleu(self, sums: list[Any]) -> float:
-        """Of the sums of counts of sentences, 0 to 100."""
-        return float(self._bleu._compute_score_from_stats(sums).score)
+    def score(self, metric: str) -> Score:
+        """Of the sums of counts of sentences, 0 to 100: `bleu` or `chrf`."""
+        compute = {"bleu": self._bleu, "chrf": self._chrf}[metric]._compute_score_from_stats
+        return lambda sums: float(compute(sums).score)
 
-    def chrf(self, sums: list[Any]) -> float:
-        """Of the sums of counts of sentences, 0 to 100."""
-        return float(self._chrf._compute_score_from_stats(sums).score)
-
-    def signatures(self) -> dict[str, str]:
-        """What sacrebleu wants to be quoted; known once something was counted."""
-        return {"bleu": str(self._bleu.get_signature()), "chrf": str(self._chrf.get_signature())}
+    def settings(self) -> dict[str, dict[str, str]]:
+        """What results say of each: the signature that sacrebleu wants to be quoted, once something was counted."""
+        bleu, chrf = ({"signature": str(metric.get_signature())} for metric in (self._bleu, self._chrf))
+        return {"bleu": {"tokenizer": self._tokenizer, **bleu}, "chrf": chrf}
 
 
 def run(answers: Answers, options: FloresOptions) -> list[TaskResult]:
@@ -116,10 +125,13 @@ def run(answers: Answers, options: FloresOptions) -> list[TaskResult]:
         (f"from-{pivot}", [(pivot, name) for name in others]),
     ):
         found = [metrics.count(translate(answers, dev, devtest, *pair, options), devtest[pair[1]]) for pair in pairs]
-        for pair, counted in zip(pairs, found, strict=True):
-            results += _results(f"flores_{'-'.join(pair)}", [counted], metrics, options)
+        for name, pair, counted in zip(others, pairs, found, strict=True):
+            of = {"languages": [name], "pivot": pivot}
+            results += _results(f"flores_{'-'.join(pair)}", [counted], metrics, options, of)
         if len(pairs) > 1:
-            results += _results(f"flores_{direction}", found, metrics, options)
+            parts = [f"flores_{'-'.join(pair)}" for pair in pairs]
+            of = {"languages": others, "pivot": pivot, "tasks": parts}
+            results += _results(f"flores_{direction}", found, metrics, options, of)
     return results
 
 
@@ -144,11 +156,13 @@ def translate(
 
 def read_corpora(options: FloresOptions) -> tuple[Corpus, Corpus]:
     """`dev`, empty where no examples are shown, and `devtest`, with the pivot first; AUNetError for anything amiss."""
-    there = options.languages or tuple(_languages(options))
-    pivot = options.pivot or (ENGLISH if ENGLISH in there else there[0])
-    names = tuple(dict.fromkeys((pivot, *there)))
+    languages = options.languages or tuple(_languages(options))
+    directory = _directory(options)
+    english = directory is None or ENGLISH in _there(directory, "devtest")
+    pivot = options.pivot or (ENGLISH if english else languages[0])
+    names = tuple(dict.fromkeys((pivot, *languages)))
     if len(names) < 2:
-        raise ConfigError(f"languages: there is none but {pivot}, which the others are translated from and to")
+        raise ConfigError(f"flores.languages: there is none but {pivot}, which the others are translated from and to")
     wanted = _fewshot(options)
     dev = _corpus("dev", names, options) if wanted else {}
     if dev and len(dev[pivot]) < wanted:
@@ -157,16 +171,17 @@ def read_corpora(options: FloresOptions) -> tuple[Corpus, Corpus]:
     return dev, {name: sentences[: options.limit] for name, sentences in devtest.items()}
 
 
-def _results(name: str, found: Sequence[Counted], metrics: Metrics, options: FloresOptions) -> list[TaskResult]:
+def _results(
+    name: str, found: Sequence[Counted], metrics: Metrics, options: FloresOptions, of: Mapping[str, Any]
+) -> list[TaskResult]:
     """Of one pair of languages, or of the average over several."""
     sentences = [sum(scores) / len(found) for scores in zip(*(one.sentences for one in found), strict=True)]
-    intervals: dict[str, tuple[Interval, tuple[float, ...]]] = {
-        "bleu": (_average([one.bleu for one in found], metrics.bleu, options.seed), ()),
-        "chrf": (_average([one.chrf for one in found], metrics.chrf, options.seed), ()),
-        "chrf_by_sentence": (statistics.mean(sentences, options.seed), tuple(sentences)),
-    }
-    signatures = metrics.signatures()
-    settings: Mapping[str, Any] = {"fewshot": _fewshot(options), "limit": options.limit, "max_bytes": options.max_bytes}
+    counts = {"bleu": [one.bleu for one in found], "chrf": [one.chrf for one in found]}
+    intervals = {metric: _average(parts, metrics.score(metric), options.seed) for metric, parts in counts.items()}
+    intervals["chrf_by_sentence"] = statistics.mean(sentences, options.seed)
+    settings = {"fewshot": _fewshot(options), "limit": options.limit, "data": options.source, **of}
+    settings |= {"max_bytes": options.max_bytes}
+    by_metric = metrics.settings()
     return [
         TaskResult(
             name,
@@ -176,22 +191,40 @@ def _results(name: str, found: Sequence[Counted], metrics: Metrics, options: Flo
             score.high,
             len(sentences),
             options.seed,
-            {**settings, "signature": signatures["bleu" if metric == "bleu" else "chrf"]},
-            examples,
+            {**settings, **by_metric["bleu" if metric == "bleu" else "chrf"]},
+            tuple(sentences) if metric == "chrf_by_sentence" else (),
+            # Those of an average are those of its parts.
+            tuple(map(tuple, counts[metric][0])) if metric in counts and len(found) == 1 else (),
         )
-        for metric, (score, examples) in intervals.items()
+        for metric, score in intervals.items()
     ]
 
 
-def _average(counts: Sequence[list[list[float]]], score: Any, seed: int) -> Interval:
+def corpus_difference(metric: str, ours: Sequence[Counts], theirs: Sequence[Counts], seed: int) -> Interval:
+    """Our score less theirs, each averaged over languages; the same sentences are drawn for both."""
+    average = _average_of(Metrics().score(metric), WIDTHS[metric])
+
+    def less(sums: list[Any]) -> float:
+        return average(sums[: len(sums) // 2]) - average(sums[len(sums) // 2 :])
+
+    return statistics.corpus(_side_by_side([*ours, *theirs]), less, seed)
+
+
+def _average(counts: Sequence[Counts], score: Score, seed: int) -> Interval:
     """The average of a corpus score over languages, whose parallel sentences are drawn together."""
-    width = len(counts[0][0])
+    return statistics.corpus(_side_by_side(counts), _average_of(score, len(counts[0][0])), seed)
 
+
+def _side_by_side(counts: Sequence[Counts]) -> list[list[int]]:
+    return [[value for row in rows for value in row] for rows in zip(*counts, strict=True)]
+
+
+def _average_of(score: Score, width: int) -> Score:
     def of_all(sums: list[Any]) -> float:
-        return sum(score(sums[at : at + width]) for at in range(0, len(sums), width)) / len(counts)
+        parts = range(0, len(sums), width)
+        return sum(score(sums[at : at + width]) for at in parts) / len(parts)
 
-    side_by_side = [[value for row in rows for value in row] for rows in zip(*counts, strict=True)]
-    return statistics.corpus(side_by_side, of_all, seed)
+    return of_all
 
 
 def _fewshot(options: FloresOptions) -> int:
@@ -215,7 +248,7 @@ def _directory(options: FloresOptions) -> Path | None:
 def _languages(options: FloresOptions) -> list[str]:
     directory = _directory(options)
     if directory is None:
-        raise ConfigError("languages: name those to be read from the hub, such as fra_Latn, or give --data-dir")
+        raise ConfigError("flores.languages: name those to be read from the hub, such as fra_Latn, or give --data-dir")
     found = _there(directory, "devtest")
     if not found:
         raise AUNetError(f"--data-dir: {directory / 'devtest'} has no file LANGUAGE.devtest")

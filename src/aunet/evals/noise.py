@@ -17,7 +17,7 @@ clean over the noisy; 1 is everything.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from random import Random
 
@@ -103,9 +103,9 @@ def noisy(text: str, kind: str, rate: float, seed: int) -> str:
 def check(kind: str, rate: float) -> None:
     """ConfigError for a kind that is not known, or a rate that is no probability."""
     if kind not in KINDS:
-        raise ConfigError(f"noise: {kind!r} is not a kind; known: {', '.join(KINDS)}")
+        raise ConfigError(f"noise.kinds: {kind!r} is not a kind; known: {', '.join(KINDS)}")
     if not 0 <= rate <= 1:
-        raise ConfigError(f"noise: a rate lies from 0 to 1, {rate:g} does not")
+        raise ConfigError(f"noise.rates: a rate lies from 0 to 1, {rate:g} does not")
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,14 @@ class NoiseOptions(TaskOptions):
     max_bytes: int = 2048
     """Of a document; the rest is cut off at a character."""
     text_field: str = "text"
+    """Where the text is in jsonl and parquet."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind, rate in product(self.kinds, self.rates):
+            check(kind, rate)
+        if self.max_bytes < 1:
+            raise ConfigError(f"noise.max_bytes: {self.max_bytes} is not at least 1")
 
 
 def run(answers: Answers, options: NoiseOptions) -> list[TaskResult]:
@@ -143,9 +151,6 @@ def robustness(
 
     Bits per byte are of the bytes alone, without the ends of documents. Choices and cues of questions stay clean.
     """
-    for kind in options.kinds:
-        for rate in options.rates:
-            check(kind, rate)
     results = _texts(answers, documents, options) if documents else []
     return results + (_questions(answers, questions, options) if questions else [])
 
@@ -187,8 +192,8 @@ def _questions(answers: Answers, questions: Sequence[Question], options: NoiseOp
 
 def _cases(count: int, options: NoiseOptions) -> list[tuple[str, float, list[int]]]:
     """Kinds and rates, with a seed for each example: the same noise for every model."""
-    cases = [(kind, rate) for kind in options.kinds for rate in options.rates]
-    return [(kind, rate, [options.seed + i for i in range(count)]) for kind, rate in cases]
+    seeds = [options.seed + i for i in range(count)]
+    return [(kind, rate, seeds) for kind, rate in product(options.kinds, options.rates)]
 
 
 def _bits_and_bytes(answers: Answers, documents: Sequence[str]) -> statistics.Vector:
@@ -215,8 +220,11 @@ def _result(
 ) -> TaskResult:
     """Bits of examples are divided by the mean bytes of an example, so that they average to bits per byte."""
     examples_N = scores_KN[0] / (scores_KN[1].mean() if len(scores_KN) > 1 else 1)
-    settings = {"limit": options.limit, **(of or {})}
-    settings |= {"fewshot": cute.shots(options)} if len(scores_KN) == 1 else {"max_bytes": options.max_bytes}
+    settings = {"limit": options.limit, "data": options.source, **(of or {})}
+    if len(scores_KN) == 1:
+        settings |= {"fewshot": cute.shots(options)}
+    else:
+        settings |= {"max_bytes": options.max_bytes, "text_field": options.text_field}
     count = scores_KN.shape[1]
     examples = tuple(examples_N.tolist()) if average else ()
     return TaskResult(name, metric, found.value, found.low, found.high, count, options.seed, settings, examples)

@@ -24,6 +24,8 @@ class TaskResult:
     """What the score depends on beside the model: number of examples in the prompt, limit, version of the task."""
     examples: tuple[float, ...] = ()
     """Score of each example in the order of the data, for paired comparisons; empty where they do not average."""
+    counts: tuple[tuple[int, ...], ...] = ()
+    """Of each example what a score of all together, such as BLEU, is made of when it is summed; else empty."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -37,4 +39,5 @@ class TaskResult:
             "seed": self.seed,
             "settings": dict(self.settings),
             "examples": list(self.examples),
+            "counts": list(map(list, self.counts)),
         }

@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -9,25 +11,46 @@ from rich.table import Table
 from aunet.errors import ConfigError
 from aunet.evals import cute, flores, noise
 from aunet.evals.answers import Answers
-from aunet.evals.options import TaskOptions
+from aunet.evals.flores import FloresOptions
+from aunet.evals.noise import NoiseOptions
+from aunet.evals.options import TaskOptions, own_options
 from aunet.evals.results import TaskResult
 
-Run = Callable[[Answers, TaskOptions], list[TaskResult]]
-OWN: Mapping[str, Run] = {
-    "cute": cute.run,
-    "flores": lambda answers, options: flores.run(answers, flores.FloresOptions(**vars(options))),
-    "noise": lambda answers, options: noise.run(answers, noise.NoiseOptions(**vars(options))),
+
+@dataclass(frozen=True)
+class OwnTask:
+    """A task of ours: what it does, and what can be asked of it."""
+
+    run: Callable[[Answers, Any], list[TaskResult]]
+    options: type[TaskOptions] = TaskOptions
+
+
+OWN: Mapping[str, OwnTask] = {
+    "cute": OwnTask(cute.run),
+    "flores": OwnTask(flores.run, FloresOptions),
+    "noise": OwnTask(noise.run, NoiseOptions),
 }
 """Tasks that the harness does not have, or not as the paper has them."""
 ALIASES = {"siqa": "social_iqa"}
 """Other names that tasks of the harness go by."""
 
 
-def run_tasks(names: Sequence[str], answers: Answers, options: TaskOptions) -> list[TaskResult]:
-    """Score tasks; ours first, then the harness's together. ConfigError for a name that nobody knows."""
+def options_of(names: Sequence[str], common: TaskOptions, given: Sequence[str] = ()) -> dict[str, TaskOptions]:
+    """The options of those of our tasks that are named, with what TASK.KEY=VALUE sets; ConfigError if that is amiss."""
+    return own_options({name: OWN[name].options for name in names if name in OWN}, common, given)
+
+
+def run_tasks(
+    names: Sequence[str], answers: Answers, common: TaskOptions, own: Mapping[str, TaskOptions] | None = None
+) -> list[TaskResult]:
+    """Score tasks; ours first, by their `own` options (`options_of`), then the harness's together.
+
+    ConfigError for a name that nobody knows.
+    """
     chosen = list(dict.fromkeys(ALIASES.get(name, name) for name in names))
     if not chosen or not all(chosen):
         raise ConfigError("--tasks: an empty name; write for instance --tasks hellaswag,gsm8k")
+    own = options_of(chosen, common) if own is None else own
     theirs = [name for name in chosen if name not in OWN]
     if theirs:
         from aunet.evals import harness_tasks
@@ -39,8 +62,8 @@ def run_tasks(names: Sequence[str], answers: Answers, options: TaskOptions) -> l
                 raise ConfigError(
                     f"--tasks: {name} is unknown; " + (f"near to it: {', '.join(near)}" if near else "lm_eval ls tasks")
                 )
-    results = [result for name in chosen if name in OWN for result in OWN[name](answers, options)]
-    return results + (harness_tasks.run(theirs, answers, options) if theirs else [])
+    results = [result for name in chosen if name in OWN for result in OWN[name].run(answers, own[name])]
+    return results + (harness_tasks.run(theirs, answers, common) if theirs else [])
 
 
 def table(results: Sequence[TaskResult]) -> Table:

@@ -1,0 +1,47 @@
+"""The `aunet` command: options and output; the work is done elsewhere.
+
+A module for each group of commands, and what they need is imported when one is run: the help is there at once.
+"""
+
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+from aunet.cli.evaluation import compare, evaluate
+from aunet.cli.looking import convert, info, inspect, split
+from aunet.cli.process import run
+from aunet.cli.scaling import scale
+from aunet.cli.training import demo, tokenizer, train
+from aunet.cli.writing import bench, generate, serve
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "demo": demo,
+    "generate": generate,
+    "eval": evaluate,
+    "compare": compare,
+    "inspect": inspect,
+    "info": info,
+    "split": split,
+    "serve": serve,
+}
+GROUPS: dict[str, typer.Typer] = {"convert": convert, "tokenizer": tokenizer, "bench": bench, "scale": scale}
+
+app = typer.Typer(
+    name="aunet",
+    help="Autoregressive U-Nets: language models that read raw bytes and build their own units.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    run(app)
