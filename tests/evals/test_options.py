@@ -1,5 +1,7 @@
 """Options of tasks that are their own."""
 
+from pathlib import Path
+
 import pytest
 
 from aunet.errors import ConfigError
@@ -44,8 +46,10 @@ def test_what_is_wrong_with_one_is_a_line(given: str, line: str) -> None:
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_help_names_every_option() -> None:
+def test_the_help_and_the_documents_name_every_option() -> None:
     shown = " ".join(here("eval", "--help").stdout.split())
+    documents = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
     for name, task in OWN.items():
         if keys := own_keys(task.options):
             assert f"{name}: {', '.join(keys)}" in shown
+            assert all(f"`{name}.{key}`" in documents for key in keys)

@@ -258,6 +258,48 @@ def test_a_group_is_the_mean_over_the_examples_of_its_tasks(tmp_path: Path) -> N
     assert 0 < group.low < group.value < group.high < 1
 
 
+def translated(count: int, right: bool = True, **more: str) -> list[dict[str, str]]:
+    """Rows of translated MMLU; one of its forms calls the question `instruction`, the other `question`."""
+    rows = []
+    for i in range(count):
+        texts, at = answers(i)
+        options = {f"option_{letter}": text for letter, text in zip("abcd", texts, strict=True)}
+        question = {"instruction": f"Laquelle, {i} ?", "question": f"Laquelle, {i} ?"}
+        rows.append({**question, **options, "answer": "ABCD"[at if right else at - 1], **more})
+    return rows
+
+
+def test_mmlu_in_other_languages(tmp_path: Path) -> None:
+    lines(tmp_path / "m_mmlu/data/fr/train.jsonl", translated(6))
+    lines(tmp_path / "m_mmlu/data/fr/test.jsonl", translated(3))
+    (tmp_path / "m_mmlu/de").mkdir(parents=True)
+    table = pyarrow.Table.from_pylist(translated(5))
+    pyarrow.parquet.write_table(table, tmp_path / "m_mmlu/de/test-00000-of-00001.parquet")
+    names = ["m_mmlu_fr", "m_mmlu_de"]
+    found = run_tasks(names, Knows(), TaskOptions(tmp_path))
+    assert [(one.task, one.metric, one.value, one.n) for one in found] == [
+        (task, metric, 1.0, n) for task, n in (("m_mmlu_fr", 3), ("m_mmlu_de", 5)) for metric in ("acc_chars", "acc")
+    ]
+    knows = Knows()
+    found = run_tasks(names, knows, TaskOptions(tmp_path, fewshot=2))
+    assert [one.settings["fewshot_split"] for one in found[::2]] == ["train", "test"]
+    assert all(one.prompt.count(b"Laquelle") == 3 for one in knows.asked)
+
+
+def test_a_group_of_another_language_is_the_mean_over_its_examples(tmp_path: Path) -> None:
+    categories = ["Business", "Humanities", "Medical", "Other", "STEM", "Social Sciences"]
+    sizes = [(1 + i, i % 2 == 0) for i in range(len(categories))]
+    rows = [translated(*size, subject_category=name) for size, name in zip(sizes, categories, strict=True)]
+    path = tmp_path / "Global-MMLU-Lite/fr/test-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row for part in rows for row in part]), path)
+    found = run_tasks(["global_mmlu_fr"], Knows(), TaskOptions(tmp_path, fewshot=0))
+    assert {one.task: one.value for one in found if one.metric == "acc"} == {
+        **{f"global_mmlu_fr_{name.lower().replace(' ', '_')}": i % 2 == 0 for i, name in enumerate(categories)},
+        "global_mmlu_fr": pytest.approx((1 + 3 + 5) / 21),
+    }
+
+
 def test_perplexity_tasks_have_the_bits_of_the_text_without_its_end(tmp_path: Path) -> None:
     pages = ["One two three. Four five.", "Ünïcode, and more of it. " * 20]
     lines(tmp_path / "wikitext/test.jsonl", [{"page": page} for page in pages])

@@ -65,7 +65,7 @@ Score = Callable[[list[Any]], float]
 Counts = Sequence[Sequence[int]]
 """What sacrebleu counts in each sentence, of whose sums it makes a score."""
 WIDTHS = {"bleu": 10, "chrf": 18}
-"""Counts of a sentence: lengths of both, n-grams of 1 to 4 that are right and all; n-grams of 1 to 6 of either and both."""
+"""Counts of a sentence: both lengths, n-grams of 1 to 4 that are right and all; those of 1 to 6 of either and both."""
 
 
 @dataclass(frozen=True)

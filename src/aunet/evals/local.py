@@ -3,8 +3,8 @@
     DIR/<task>/<file>, or the same under the name of the data set: DIR/gsm8k/test.jsonl, DIR/ai2_arc/ARC-Easy-Test.jsonl
 
 Files are found by the makers' names (`LAYOUTS`) or as <split>.jsonl, <split>.json, <split>.parquet and
-<split>-*.parquet, also in the folders `data` and <configuration> that exports of the hub have. Records in the makers'
-form are turned into the hub's, which the tasks of lm-evaluation-harness read.
+<split>-*.parquet, also in the folders `data`, <configuration> and data/<configuration> that the hub has. Records in the
+makers' form are turned into the hub's, which the tasks of lm-evaluation-harness read.
 """
 
 import csv
@@ -139,7 +139,9 @@ def _places(config: Mapping[str, Any], directory: Path) -> list[Path]:
     names = [str(config["task"]), str(config.get("dataset_path") or "").split("/")[-1]]
     roots = [directory / name for name in names if name]
     roots += [directory] if directory.resolve().name in names else []
-    return [root / part for root in roots for part in (str(config.get("dataset_name") or ""), "", "data")]
+    name = str(config.get("dataset_name") or "")
+    parts = (name, f"data/{name}", "", "data") if name else ("", "data")
+    return [root / part for root in roots for part in parts]
 
 
 def _first(places: list[Path], names: list[str]) -> list[Path]:
