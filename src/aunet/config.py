@@ -228,6 +228,7 @@ class TrainConfig(Strict):
     gamma: float | None = Field(default=None, gt=0, description="data-to-model ratio in Llama 3 tokens")
     batch_bytes: float | None = Field(default=None, gt=0, description="bytes per step; the paper's law in its range")
     accumulate: int = Field(default=1, gt=0, description="micro-batches per step")
+    copies: int = Field(default=1, gt=0, description="complete copies of the weights that the processes of a run hold")
     lr: float | None = Field(default=None, gt=0, description="highest learning rate; the paper's law in its range")
     lr_floor: float = Field(default=0.01, ge=0, le=1, description="last learning rate as a share of the highest")
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of the steps, from 1 on a number of steps")

@@ -56,7 +56,8 @@ class LaneSpec(NamedTuple):
 class LaneRow(NamedTuple):
     """A row, the state after it, and the problems met on the way to it, each reported once in the first epoch."""
 
-    row: Row
+    row: Row | None
+    """None where it was passed over."""
     state: LaneState
     problems: Problems
 
@@ -78,8 +79,11 @@ class Lane:
         self._after = self.state  # the window after this one
         self._text: Text | None = None
 
-    def next_row(self) -> LaneRow:
-        """The next row. AUNetError if the files of the lane have become unusable since the plan was made."""
+    def next_row(self, build: bool = True) -> LaneRow:
+        """The next row, or without `build` only the state after it.
+
+        AUNetError if the files of the lane have become unusable since the plan was made.
+        """
         spec, depth = self.spec, self.splitter.depth
         pieces: list[Piece] = []
         room = spec.seq_len
@@ -97,7 +101,8 @@ class Lane:
             self._advance(stop, len(text.ids))
             if stop < len(text.ids):
                 break
-        return LaneRow(build_row(pieces, depth, self.vocabulary), self.state, self._of_row.take())
+        row = build_row(pieces, depth, self.vocabulary) if build else None
+        return LaneRow(row, self.state, self._of_row.take())
 
     def _document(self) -> Text:
         if not self._window:

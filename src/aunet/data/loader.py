@@ -4,6 +4,11 @@
 
 The sequence depends on the data and the configuration, never on workers or on how often it was interrupted. The state
 is that of the rows that were taken, not of those read ahead.
+
+Where several ranks train together, each has a loader with its share of the rows. Where a row ends is known only by
+reading what comes before it, so every rank reads and splits all documents and lays out the rows of its own alone: all
+ranks are in the same state without exchanging it, every one has the same number of rows but for one, and the sequence
+is that of a single rank. Reading costs every rank what it costs a single one.
 """
 
 import json
@@ -14,7 +19,7 @@ from typing import Any, Self
 
 from aunet.config import DataConfig
 from aunet.data.lanes import Lane, LaneRow, LaneSpec, LaneState
-from aunet.data.mixing import Schedule, assign, shares
+from aunet.data.mixing import ALL, Schedule, Share, assign, shares
 from aunet.data.problems import Problems
 from aunet.data.rows import Row
 from aunet.data.sources import SourcePlan, plan_source
@@ -32,7 +37,8 @@ class Loader:
     Every source is looked at when the loader is made: AUNetError, with one line, if one has no usable document. What is
     skipped later is in `problems`. Workers start with the first row; `close`, or a `with` block, stops them.
 
-    `start_method`: how workers start ("fork", "spawn"), the system's best if not given.
+    `start_method`: how workers start ("fork", "spawn"), the system's best if not given. `share`: which of the rows to
+    give, all if not given; the state is that of all.
     """
 
     def __init__(
@@ -41,13 +47,14 @@ class Loader:
         splitter: Splitter,
         start_method: str | None = None,
         vocabulary: Vocabulary = BYTES,
+        share: Share = ALL,
     ) -> None:
         if not config.sources:
             raise ConfigError("data.sources: nothing to read; give at least one source with a path")
         self.config = config
         self.plans: list[SourcePlan] = []
         self._splitter, self.vocabulary = splitter, vocabulary
-        self._start_method = start_method
+        self._start_method, self._share = start_method, share
         self._planning = Problems()
         self._skipped = Problems()
         for source in config.sources:
@@ -74,7 +81,7 @@ class Loader:
         self._workers: Workers | None = None
         self._owner: list[int] = []
         self.rows = 0
-        """Rows taken so far."""
+        """Rows taken so far, by all ranks."""
 
     @property
     def problems(self) -> Problems:
@@ -98,15 +105,27 @@ class Loader:
             yield row, self.state_dict()
 
     def next_rows(self, n: int) -> list[Row]:
-        """The next n rows."""
-        return [self.next_row() for _ in range(n)]
+        """What is in the share of the next n rows."""
+        taken = [self._take() for _ in range(n)]
+        return [row for row in taken if row is not None]
 
     def next_row(self) -> Row:
-        """The next row. AUNetError if a file has changed or a worker was killed."""
+        """The next row of the share. AUNetError if a file has changed or a worker was killed."""
+        row = self._take()
+        while row is None:
+            row = self._take()
+        return row
+
+    def _take(self) -> Row | None:
+        """The next row of all, None where it is of another rank."""
         if not self._lanes and not self._workers:
             self._start()
         number = self._schedule.next()
-        taken: LaneRow = self._workers.take(self._owner[number]) if self._workers else self._lanes[number].next_row()
+        taken: LaneRow
+        if self._workers:
+            taken = self._workers.take(self._owner[number])
+        else:
+            taken = self._lanes[number].next_row(self._share.holds(self.rows))
         self._states[number] = taken.state
         self._skipped.merge(taken.problems)
         self.rows += 1
@@ -178,9 +197,11 @@ class Loader:
             Job(
                 lanes={number: pair for number, pair in enumerate(pairs) if self._owner[number] == worker},
                 schedule=self._new_schedule(self._schedule.counts()),
+                first=self.rows,
+                share=self._share,
                 splitter=self._splitter,
                 vocabulary=self.vocabulary,
-                prefetch=self.config.prefetch,
+                prefetch=self.config.prefetch * self._share.ranks,
             )
             for worker in range(workers)
         ]

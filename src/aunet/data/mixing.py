@@ -1,4 +1,4 @@
-"""Mixing: which lane gives row i.
+"""Mixing: which lane gives row i, and which rank gets it.
 
 The schedule is static: it depends on the shares alone and never on what the rows hold, so that every process can tell
 the lane of every row. It is the smooth weighted round robin: the source that is furthest behind its share of the rows
@@ -8,6 +8,7 @@ number of rows; here a source is never more than a few rows away, so every stret
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,21 @@ class Schedule:
     def counts(self) -> list[list[int]]:
         """Rows so far, of each lane of each source."""
         return [lanes.counts.tolist() for lanes in self._lanes]
+
+
+class Share(NamedTuple):
+    """The rows of one of several processes that train together: they take turns, row i of a run is of rank i mod n."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def holds(self, row: int) -> bool:
+        """Whether row i of the run, from 0, is one of these."""
+        return row % self.ranks == self.rank
+
+
+ALL = Share()
+"""Every row: one process trains alone."""
 
 
 def assign(weights: Sequence[float], workers: int) -> list[int]:

@@ -9,6 +9,7 @@ step. Here a death is seen where rows are taken, and the workers, which only rea
 """
 
 import atexit
+import itertools
 import multiprocessing
 import os
 import queue
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 import torch
 
 from aunet.data.lanes import Lane, LaneRow, LaneSpec, LaneState
-from aunet.data.mixing import Schedule
+from aunet.data.mixing import Schedule, Share
 from aunet.errors import AUNetError, RunFailed
 from aunet.splitting import Splitter
 from aunet.vocabulary import Vocabulary
@@ -38,9 +39,13 @@ class Job(NamedTuple):
     lanes: dict[int, tuple[LaneSpec, LaneState]]
     """The lanes it owns, by their number over all sources."""
     schedule: Schedule
+    first: int
+    """Number in the run of the row that comes next."""
+    share: Share
     splitter: Splitter
     vocabulary: Vocabulary
     prefetch: int
+    """Rows of all ranks that are read ahead."""
 
 
 class Failed(NamedTuple):
@@ -131,10 +136,10 @@ def _work(job: Job, pipe: Connection, inherited: Sequence[Connection]) -> None:
     sender.start()
     try:
         lanes = {number: Lane(spec, job.splitter, state, job.vocabulary) for number, (spec, state) in job.lanes.items()}
-        while True:
+        for row in itertools.count(job.first):
             lane = lanes.get(job.schedule.next())
             if lane is not None:
-                ahead.put(lane.next_row())
+                ahead.put(lane.next_row(job.share.holds(row)))
     except AUNetError as error:
         ahead.put(Failed(str(error), is_bug=False))
     except Exception:

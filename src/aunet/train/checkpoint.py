@@ -2,6 +2,7 @@
 
 Tensors go through torch.distributed.checkpoint with its Hugging Face storage, so nothing is ever pickled. A checkpoint
 is complete if and only if `manifest.json` is there: it is written last and names every file with size and checksum.
+Every rank writes its part of the tensors and the first one the rest; any number of ranks can read them.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from aunet.errors import AUNetError
 from aunet.files import flush, write_json
+from aunet.train.distributed import ALONE, Ranks
 
 VERSION = 1
 MANIFEST, STATE = "manifest.json", "state.json"
@@ -38,7 +40,9 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(root: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> Checkpoint:
+def save(
+    root: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int, ranks: Ranks = ALONE
+) -> Checkpoint:
     """Write `root/step-N` and drop all but the `keep` newest complete ones.
 
     Raises AUNetError with one line when the disk is full or cannot be written to; what was written is removed and older
@@ -46,10 +50,14 @@ def save(root: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[st
     """
     directory = root / f"step-{step}"
     try:
-        if directory.exists():
-            shutil.rmtree(directory)  # an incomplete attempt at the same step
-        directory.mkdir(parents=True)
-        _write_tensors(directory, tensors)
+        if ranks.first:
+            if directory.exists():
+                shutil.rmtree(directory)  # an incomplete attempt at the same step
+            directory.mkdir(parents=True)
+        ranks.wait()
+        _write_tensors(directory, tensors, ranks)
+        if not ranks.first:
+            return Checkpoint(directory, step, dict(state))
         write_json(directory / STATE, {"version": VERSION, "step": step, **state})
         files = {path.name: _fingerprint(path) for path in sorted(directory.iterdir())}
         for name in files:
@@ -57,30 +65,50 @@ def save(root: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[st
         write_json(directory / MANIFEST, {"version": VERSION, "step": step, "files": files})
         flush(root)
     except (OSError, RuntimeError, CheckpointException) as error:  # DCP wraps the operating system's error
-        shutil.rmtree(directory, ignore_errors=True)
+        if ranks.first:
+            shutil.rmtree(directory, ignore_errors=True)
         raise AUNetError(f"{directory}: cannot be written ({_reason(error)}); {_previous(root)}") from None
     for old in sorted(_steps(root), reverse=True)[keep:]:
         shutil.rmtree(root / f"step-{old}", ignore_errors=True)
     return Checkpoint(directory, step, dict(state))
 
 
-def newest(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest complete checkpoint whose files are what the manifest says; `warn` is told of each one passed over."""
+def newest(root: Path, warn: Callable[[str], None], ranks: Ranks = ALONE) -> Checkpoint | None:
+    """The newest complete checkpoint whose files are what the manifest says; `warn` is told of each one passed over.
+
+    The first rank looks, and all take what it found; AUNetError where one of them does not see it.
+    """
+    step = ranks.most(_newest_step(root, warn) if ranks.first else -1)
+    if step < 0:
+        return None
+    directory = root / f"step-{step}"
+    try:
+        state = json.loads((directory / STATE).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AUNetError(
+            f"{directory}: rank {ranks.rank} cannot read it ({error.strerror}); train.out must be on a file system "
+            "that all ranks share"
+        ) from None
+    return Checkpoint(directory, step, state)
+
+
+def _newest_step(root: Path, warn: Callable[[str], None]) -> int:
+    """-1 if there is none."""
     for step in sorted(_steps(root, complete=False), reverse=True):
         directory = root / f"step-{step}"
         fault = _fault(directory)
         if fault is None:
-            state = json.loads((directory / STATE).read_text(encoding="utf-8"))
-            return Checkpoint(directory, step, state)
+            return step
         warn(f"{directory}: passed over, {fault}")
-    return None
+    return -1
 
 
-def load_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
+def load_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE) -> None:
     """Fill `tensors` in place; raises AUNetError where names or shapes differ from what was saved."""
     try:
         with _quiet():
-            dcp_load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(checkpoint.directory)), no_dist=True)
+            reader = HuggingFaceStorageReader(str(checkpoint.directory))
+            dcp_load(dict(tensors), storage_reader=reader, no_dist=ranks.count == 1)
     except (Exception, CheckpointException) as error:  # the latter is a BaseException
         raise AUNetError(f"{checkpoint.directory}: cannot be loaded ({_reason(error)})") from None
 
@@ -112,12 +140,12 @@ def materialise(optimizers: Sequence[torch.optim.Optimizer]) -> None:
             }
 
 
-def _write_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write_tensors(directory: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
     with _quiet():
         dcp_save(
             dict(tensors),
             storage_writer=HuggingFaceStorageWriter(str(directory), save_distributed=True),
-            no_dist=True,
+            no_dist=ranks.count == 1,
         )
 
 

@@ -1,9 +1,10 @@
 """The training loop, top to bottom.
 
 rows -> micro-batches -> forward and backward -> clip -> optimizers -> metrics -> now and then validation and a
-checkpoint.
+checkpoint. Of several ranks each has its share of the rows; the loss is the mean over the positions of all of them.
 """
 
+import itertools
 import json
 import math
 import time
@@ -24,6 +25,7 @@ from aunet.model.aunet import AUNet
 from aunet.model.directory import load_config, load_model, save_model
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
+from aunet.train.distributed import ALONE, Ranks, load_whole, shard, synchronise, whole
 from aunet.train.metrics import Metrics
 from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
@@ -65,15 +67,18 @@ class Outcome:
 class Trainer:
     """Everything a run consists of. `step` counts the finished optimizer steps."""
 
-    def __init__(self, config: RunConfig, plan: Plan, loader: Loader, device: torch.device) -> None:
-        self.config, self.plan, self.loader, self.device = config, plan, loader, device
+    def __init__(
+        self, config: RunConfig, plan: Plan, loader: Loader, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
+        self.config, self.plan, self.loader, self.device, self.ranks = config, plan, loader, device, ranks
         self.out = Path(config.train.out)
         self.model = AUNet.on_meta(config.model).to_empty(device=device)
         self.model.initialise(config.train.seed, config.train.init)
+        shard(self.model, ranks, config.train.copies, device)
         self.optimizers = build_optimizers(self.model, config.train)
         checkpoint.materialise(self.optimizers)
         self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0
-        """Finished steps, ids of text read, the bytes they stand for, FLOPs, seconds spent in steps."""
+        """Finished steps, ids of text read, the bytes they stand for, FLOPs (of all ranks), seconds spent in steps."""
         self.saved_step = -1
         self.health = torch.zeros(2)
         """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
@@ -93,7 +98,7 @@ class Trainer:
         if theirs != ours:
             change = _difference("model", theirs, ours).replace("the checkpoint", str(directory))
             raise AUNetError(f"train.init_from: {change}; leave the section `model` out to take the model's own")
-        self.model.load_state_dict(load_model(directory, self.device).state_dict())
+        load_whole(self.model, load_model(directory, self.device).state_dict())
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
@@ -111,7 +116,7 @@ class Trainer:
                 f"{found.state['rows_per_step']}; restore train.batch_bytes or name another train.out"
             )
         self.loader.load_state_dict(found.state["loader"])
-        checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizers))
+        checkpoint.load_tensors(found, checkpoint.training_tensors(self.model, self.optimizers), self.ranks)
         self.step, self.bytes, self.seconds = found.step, found.state["bytes"], found.state["seconds"]
         self.units = found.state.get("units", self.bytes)  # older checkpoints are of models over bytes
         # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
@@ -119,33 +124,45 @@ class Trainer:
         self.useful_flops = found.state.get("useful_flops", estimate)
         self.saved_step = found.step
 
-    def run(self, validate: Validate | None, metrics: Metrics, progress: TrainingProgress, stop: Stop) -> Outcome:
-        """Train to the end of the plan or to a signal; either way the last step is saved."""
+    def run(
+        self, validate: Validate | None, metrics: Metrics | None, progress: TrainingProgress, stop: Stop
+    ) -> Outcome:
+        """Train to the end of the plan or to a signal; either way the last step is saved.
+
+        `metrics`: None on all ranks but the first, which also validates and writes the model.
+        """
         settings = self.config.train
         if settings.compile:
             compile_blocks(self.model, self.device)
         told = 0
-        while self.step < self.plan.steps and not stop.requested:
+        while self.step < self.plan.steps and not stop.agreed(self.ranks):
             started = time.perf_counter()
             values = self.train_step()
             self.seconds += time.perf_counter() - started
             if self.step % settings.log_every == 0 or self.step == self.plan.steps:
                 self._check_health()
                 line = self._report(values)
-                metrics.write(self.step, line)
+                if metrics:
+                    metrics.write(self.step, line)
                 progress.update(self.step, line["train_bits_per_byte"], line["bytes_per_second"])
             problems = self.loader.problems.lines()
             for text in problems[told:]:
                 progress.say(text)
             told = len(problems)
             if validate and settings.valid_every and self.step % settings.valid_every == 0:
-                self._validate(validate, metrics, progress)
+                model = self._whole()
+                if model and metrics:
+                    self._validate(model, validate, metrics, progress)
             if self.step % settings.checkpoint_every == 0:
                 self.save()
         self.save()
+        stopped = self.step < self.plan.steps
+        model = self._whole()
+        if model is None or metrics is None:
+            return Outcome(self.step, stopped, None, self.seconds)
         valid: Mapping[str, float] | None = metrics.validated(self.step)
-        if valid is None and validate and self.step == self.plan.steps:
-            valid = self._validate(validate, metrics, progress)
+        if valid is None and validate and not stopped:
+            valid = self._validate(model, validate, metrics, progress)
         facts = {
             "steps": self.step,
             "bytes read": self.bytes,
@@ -153,41 +170,47 @@ class Trainer:
         }
         if valid:
             facts["bits per byte on held-out text"] = f"{valid['bits_per_byte']:.4f}"
-        save_model(self.model, self.out, facts)
-        return Outcome(self.step, self.step < self.plan.steps, valid, self.seconds)
+        save_model(model, self.out, facts)
+        return Outcome(self.step, stopped, valid, self.seconds)
 
     def train_step(self) -> dict[str, Any]:
         """One optimizer step; the values it returns may still be on the device."""
         settings = self.config.train
         waiting = time.perf_counter()
         rows = self.loader.next_rows(self.plan.rows_per_step)
-        share = math.ceil(len(rows) / settings.accumulate)
-        batches = [collate(rows[i : i + share]) for i in range(0, len(rows), share)]
+        # Whatever their number of rows, all ranks have as many micro-batches.
+        ends = [len(rows) * i // settings.accumulate for i in range(settings.accumulate + 1)]
+        batches = [collate(rows[start:stop]) for start, stop in itertools.pairwise(ends)]
         waited = time.perf_counter() - waiting
-        positions = sum(batch.counts[0] for batch in batches)
+        own = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
+        counts = [int(count) for count in self.ranks.sums(own)]
+        positions = counts[0]
         self.model.train()
         loss = torch.zeros((), device=self.device)
         for batch in batches:
+            synchronise(self.model, batch is batches[-1])
             part = self._loss(batch) / positions
             part.backward()
             loss += part.detach()
+        loss = self.ranks.sum(loss)
         norm = clip_gradients(self.model.parameters(), settings.clip)
         self.health = torch.stack([loss, norm])
         rate = learning_rate(self.plan, self.step)
         take_step(self.optimizers, rate)
         self.step += 1
-        step_bytes = sum(batch.bytes for batch in batches)
-        self.bytes += step_bytes
-        self.units += sum(batch.units for batch in batches)
         lengths = [stage_lengths(batch.levels, batch.starts, batch.counts) for batch in batches]
-        self.useful_flops += sum(useful_flops(self.config.model, of_batch) for of_batch in lengths)
-        counts = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
+        flops = sum(useful_flops(self.config.model, of_batch) for of_batch in lengths)
+        read = sum(batch.bytes for batch in batches), sum(batch.units for batch in batches)
+        step_bytes, step_units, step_flops = self.ranks.sums([*read, flops])
+        self.bytes += int(step_bytes)
+        self.units += int(step_units)
+        self.useful_flops += step_flops
         return {
             "loss": loss,
             "grad_norm": norm,
             "lr": rate,
             "positions": positions,
-            "step_bytes": step_bytes,
+            "step_bytes": int(step_bytes),
             "contraction": [positions / count for count in counts],
             "data_wait": waited,
         }
@@ -210,9 +233,14 @@ class Trainer:
         counted = {"units": self.units, "bytes": self.bytes, "paper_flops": flops, "useful_flops": self.useful_flops}
         return {**line, **counted, "bytes_per_second": rate, "seconds": self.seconds}
 
-    def _validate(self, validate: Validate, metrics: Metrics, progress: TrainingProgress) -> Mapping[str, float]:
-        self.model.eval()
-        valid = validate(self.model)
+    def _whole(self) -> AUNet | None:
+        return whole(self.model, self.ranks, self.device)
+
+    def _validate(
+        self, model: AUNet, validate: Validate, metrics: Metrics, progress: TrainingProgress
+    ) -> Mapping[str, float]:
+        model.eval()
+        valid = validate(model)
         metrics.write(self.step, {f"valid_{name}": value for name, value in valid.items()})
         progress.say(f"step {self.step}: {valid['bits_per_byte']:.4f} bits per byte on held-out text")
         return valid
@@ -233,7 +261,7 @@ class Trainer:
             "loader": self.loader.state_dict(),
         }
         tensors = checkpoint.training_tensors(self.model, self.optimizers)
-        checkpoint.save(self.out / "checkpoints", self.step, tensors, state, self.config.train.keep)
+        checkpoint.save(self.out / "checkpoints", self.step, tensors, state, self.config.train.keep, self.ranks)
         self.saved_step = self.step
 
     def _check_health(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from aunet.config import TrainConfig
 from aunet.model.aunet import AUNet
@@ -73,7 +74,10 @@ def take_step(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
-    """Scale all gradients by one factor so that their norm is at most `largest`; the norm before, on the device."""
+    """Scale all gradients by one factor so that their norm is at most `largest`; the norm before, on the device.
+
+    Of parameters that are cut up among ranks the norm is that of the whole.
+    """
     dense: list[nn.Parameter] = []
     sparse: list[Tensor] = []
     gradients: list[Tensor] = []
@@ -89,6 +93,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor
             dense.append(parameter)
             gradients.append(parameter.grad)
     norm = nn.utils.get_total_norm(gradients)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     nn.utils.clip_grads_with_norm_(dense, largest, norm)
     for values in sparse:
         values.mul_((largest / (norm + 1e-6)).clamp(max=1.0))

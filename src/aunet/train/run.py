@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from aunet.files import make_directory, write_json
 from aunet.model.directory import keep_tokenizer
 from aunet.splitting import splitter
 from aunet.train import checkpoint
+from aunet.train.distributed import check, find_ranks, joined
 from aunet.train.loop import Outcome, Trainer, Validate
 from aunet.train.metrics import Metrics
 from aunet.train.plan import make_plan
@@ -38,7 +40,10 @@ class Finished:
 def run_training(
     config: RunConfig, make_validate: MakeValidate, console: Console, seconds: float = math.inf
 ) -> Finished:
-    """Train, or continue the run in `train.out`, for at most `seconds`; AUNetError on anything that cannot be used."""
+    """Train, or continue the run in `train.out`, for at most `seconds`; AUNetError on anything that cannot be used.
+
+    One of several processes where `torchrun` or SLURM started them; the first of them writes what is not a checkpoint.
+    """
     if config.model.unit == "token" and not config.model.tokenizer:
         raise ConfigError(
             f"model.tokenizer: bytes have {VOCAB_SIZE} ids, this model has {config.model.vocab_size}; give the "
@@ -46,25 +51,35 @@ def run_training(
         )
     words = vocabulary(config.model)
     plan = make_plan(config)
+    ranks = find_ranks()
+    check(config, ranks, plan.rows_per_step)
+    console = console if ranks.first else Console(quiet=True)
     out = Path(config.train.out)
     make_directory(out, "train.out")
-    device = prepare_device(config.train)
+    device = prepare_device(config.train, ranks)
     validate = make_validate(config)
     rule = splitter(config.model.splitter)
-    with locked(out), Loader(config.data, rule, vocabulary=words) as loader, stop_on_signals(seconds) as stop:
+    with (
+        locked(out) if ranks.first else nullcontext(),
+        joined(ranks, device),
+        Loader(config.data, rule, vocabulary=words, share=ranks.share) as loader,
+        stop_on_signals(seconds, patient=ranks.count > 1) as stop,
+    ):
         progress_lines: list[str] = []
-        found = checkpoint.newest(out / "checkpoints", progress_lines.append)
-        trainer = Trainer(config, plan, loader, device)
+        found = checkpoint.newest(out / "checkpoints", progress_lines.append, ranks)
+        trainer = Trainer(config, plan, loader, device, ranks)
         if found:
             trainer.resume(found)
             progress_lines.append(f"resuming after step {found.step} from {found.directory}")
         elif config.train.init_from:
             trainer.start_from(Path(config.train.init_from))
             progress_lines.append(f"starting from the weights of {config.train.init_from}")
-        # From here on the run has a tokenizer of its own, whatever becomes of the file.
-        trainer.model.config = keep_tokenizer(config.model, out)
-        write_json(out / "run.json", json.loads(config.model_dump_json()))
-        metrics = Metrics(out, config, trainer.step)
+        metrics: Metrics | None = None
+        if ranks.first:
+            # From here on the run has a tokenizer of its own, whatever becomes of the file.
+            trainer.model.config = keep_tokenizer(config.model, out)
+            write_json(out / "run.json", json.loads(config.model_dump_json()))
+            metrics = Metrics(out, config, trainer.step)
         progress = TrainingProgress(console, plan.steps, trainer.step)
         try:
             for line in progress_lines:
@@ -72,7 +87,8 @@ def run_training(
             outcome = trainer.run(validate, metrics, progress, stop)
         finally:
             progress.close()
-            metrics.close()
+            if metrics:
+                metrics.close()
         if outcome.stopped:
             console.print(
                 f"stopped after step {outcome.step} of {plan.steps}, saved in {out / 'checkpoints'}; "

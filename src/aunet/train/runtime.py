@@ -17,15 +17,21 @@ from aunet.compiler import require_compiler
 from aunet.config import TrainConfig
 from aunet.errors import AUNetError, ConfigError
 from aunet.model.aunet import AUNet
+from aunet.train.distributed import ALONE, Ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def prepare_device(config: TrainConfig) -> torch.device:
-    """The device of `train.device`, the CPU set up for training; `auto` is CUDA where there is one, else the CPU."""
+def prepare_device(config: TrainConfig, ranks: Ranks = ALONE) -> torch.device:
+    """The device of `train.device`, the CPU set up for training; `auto` is CUDA where there is one, else the CPU.
+
+    Of several ranks each has a GPU of its machine to itself.
+    """
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.count > 1:
+        name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -33,6 +39,8 @@ def prepare_device(config: TrainConfig) -> torch.device:
         raise ConfigError(f"train.device: {name!r} is not available here; use cpu or auto") from None
     if config.threads:
         torch.set_num_threads(config.threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if device.type == "cpu":
         keep_freed_memory()
     return device
@@ -68,11 +76,13 @@ def compile_blocks(model: AUNet, device: torch.device) -> None:
 class Stop:
     """Set by the first SIGTERM or Ctrl-C, so that the loop finishes its step; the second one interrupts at once.
 
-    `seconds`: it is set by itself after that time.
+    `seconds`: it is set by itself after that time. `patient`: a second signal is nothing new, because a launcher sends
+    one to its processes that had it already.
     """
 
-    def __init__(self, seconds: float = math.inf) -> None:
+    def __init__(self, seconds: float = math.inf, patient: bool = False) -> None:
         self.signal: signal.Signals | None = None
+        self._patient = patient
         self._deadline = time.monotonic() + seconds
 
     @property
@@ -80,21 +90,28 @@ class Stop:
         """Whether to stop after the step that runs."""
         return self.signal is not None or time.monotonic() >= self._deadline
 
+    def agreed(self, ranks: Ranks) -> bool:
+        """Whether any rank has to stop: all ask before each step, so that all stop after the same one."""
+        code = ranks.most(self.requested + (self.signal or 0))
+        if code > 1:
+            self.signal = signal.Signals(code - 1)
+        return code > 0
+
     @property
     def exit_code(self) -> int:
         """128 + signal, as a shell reports it: 143 for SIGTERM, 130 for Ctrl-C; 0 without a signal."""
         return 128 + self.signal if self.signal else 0
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is not None and not self._patient:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
 
 
 @contextmanager
-def stop_on_signals(seconds: float = math.inf) -> Iterator[Stop]:
+def stop_on_signals(seconds: float = math.inf, patient: bool = False) -> Iterator[Stop]:
     """While the block runs, SIGTERM and SIGINT set the yielded `Stop`, and so does the end of its time."""
-    stop = Stop(seconds)
+    stop = Stop(seconds, patient)
     before = {number: signal.signal(number, stop._receive) for number in SIGNALS}
     try:
         yield stop

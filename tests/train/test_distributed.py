@@ -1,0 +1,157 @@
+"""Runs of several real processes: the losses of one, whatever their number, before and after they change or stop."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aunet.config import RunConfig
+from aunet.errors import ConfigError
+from aunet.presets import load_run
+from aunet.train.distributed import ALONE, Ranks, check, find_ranks
+from tests.runs import aunet, command, environment, losses, metrics, start, wait_for_step, write_config
+
+
+def torchrun(ranks: int) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "aunet"]
+
+
+def run(ranks: int, *arguments: str | Path) -> None:
+    line = [*torchrun(ranks), *map(str, arguments)]
+    result = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def same(found: Path, expected: Path) -> None:
+    assert [step for step, _ in losses(found)] == [step for step, _ in losses(expected)]
+    for (_, a), (_, b) in zip(losses(found), losses(expected), strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """50 steps of 8 rows in one process."""
+    directory = tmp_path_factory.mktemp("single")
+    result = aunet("train", write_config(directory, steps=50, batch_bytes=2048, checkpoint_every=20))
+    assert result.returncode == 0, result.stderr
+    return directory / "out"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "settings"),
+    [
+        (2, []),
+        (2, ["train.copies=2"]),
+        (4, ["train.copies=2", "data.workers=0"]),
+        (3, ["train.accumulate=2"]),  # of 8 rows one rank has 2 and the others 3
+    ],
+)
+def test_ranks_together_have_the_losses_of_one(single: Path, tmp_path: Path, ranks: int, settings: list[str]) -> None:
+    run(ranks, "train", single.parent / "config.yaml", f"train.out={tmp_path / 'out'}", *settings)
+    same(tmp_path / "out", single)
+    ours, theirs = metrics(tmp_path / "out"), metrics(single)
+    for key in ("bytes", "positions", "useful_flops", "contraction"):
+        assert [line.get(key) for line in ours] == [line.get(key) for line in theirs], key
+    assert [line["grad_norm"] for line in ours if "loss" in line] == pytest.approx(
+        [line["grad_norm"] for line in theirs if "loss" in line], abs=1e-4
+    )
+    assert ours[-1]["valid_bits_per_byte"] == pytest.approx(theirs[-1]["valid_bits_per_byte"], abs=1e-5)
+    files = {path.suffix for path in (tmp_path / "out" / "checkpoints").rglob("*") if path.is_file()}
+    assert files == {".json", ".safetensors"}, "nothing is pickled"
+
+
+def test_a_run_goes_on_with_other_numbers_of_ranks(single: Path, tmp_path: Path) -> None:
+    """2 -> 1 -> 2: torchrun is told to stop, then one process, and two end the run."""
+    arguments = ("train", str(single.parent / "config.yaml"), f"train.out={tmp_path / 'out'}")
+    launcher = subprocess.Popen(
+        [*torchrun(2), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    wait_for_step(tmp_path / "out", 3)
+    launcher.send_signal(signal.SIGTERM)
+    stdout, stderr = launcher.communicate()
+    assert launcher.returncode != 0
+    stopped = losses(tmp_path / "out")[-1][0]
+    assert f"stopped after step {stopped} of 50, saved in" in stdout, stderr
+    assert (tmp_path / "out" / "checkpoints" / f"step-{stopped}" / "manifest.json").is_file()
+    alone = start(*arguments)
+    wait_for_step(tmp_path / "out", stopped + 2)
+    os.killpg(alone.pid, signal.SIGTERM)
+    stdout, stderr = alone.communicate()
+    assert alone.returncode == 143, stderr
+    assert f"resuming after step {stopped} from" in stdout
+    run(2, *arguments)
+    same(tmp_path / "out", single)
+
+
+def test_one_rank_that_is_told_to_stop_stops_all_of_them(single: Path, tmp_path: Path) -> None:
+    """Without a launcher, in the environment that a step of SLURM has; both end as a scheduler wants to see it."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    arguments = ("train", single.parent / "config.yaml", f"train.out={tmp_path / 'out'}", "train.steps=5000")
+    processes = []
+    for rank in range(2):
+        slurm = {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": str(rank)}
+        found = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        process = subprocess.Popen(
+            command(*arguments, "train.lr=1e-5"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment(), **slurm, **found},
+        )
+        processes.append(process)
+    wait_for_step(tmp_path / "out", 2)
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], outputs
+    last = losses(tmp_path / "out")[-1][0]
+    assert (tmp_path / "out" / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
+    assert "stopped after step" in outputs[0][0]
+    assert outputs[1][0] == "", "one rank talks"
+
+
+def test_weights_of_a_model_are_shared_out(single: Path, tmp_path: Path) -> None:
+    shutil.copy(single.parent / "config.yaml", tmp_path)
+    arguments = ("train", tmp_path / "config.yaml", f"train.init_from={single}", "train.steps=4")
+    assert aunet(*arguments, f"train.out={tmp_path / 'one'}").returncode == 0
+    run(2, *arguments, f"train.out={tmp_path / 'two'}")
+    same(tmp_path / "two", tmp_path / "one")
+    assert losses(tmp_path / "two")[0][1] < losses(single)[0][1] - 1
+
+
+# Who takes part
+
+
+def test_ranks_are_those_of_torchrun_or_of_a_step_of_slurm() -> None:
+    place = {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    assert find_ranks({}) == ALONE
+    assert find_ranks({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", **place}) == Ranks(5, 8, 1)
+    slurm = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "3"}
+    assert find_ranks({**slurm, **place}) == Ranks(3, 4, 3)
+    assert find_ranks({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}) == ALONE, "the script of a job is one process"
+    assert find_ranks({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) == ALONE
+    with pytest.raises(ConfigError, match="MASTER_ADDR is not set, and 4 processes must find each other"):
+        find_ranks(slurm)
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "setting", "message"),
+    [
+        (4, 8, "train.copies=3", "train.copies: 4 processes cannot hold 3 copies; give a divisor"),
+        (1, 8, "train.copies=2", "train.copies: 1 processes cannot hold 2 copies; give a divisor"),
+        (4, 7, "train.accumulate=2", "train.batch_bytes: a step of 7 rows is too small for 4 processes"),
+        (2, 8, "model.stages.1.lookup={ngrams: [1], buckets: 9}", r"model\.stages\.1\.lookup: look-ups are trained by"),
+        (2, 8, "train.optimizer=muon", "train.optimizer: muon is run by one process only"),
+    ],
+)
+def test_what_ranks_cannot_train_is_one_line(tmp_path: Path, count: int, rows: int, setting: str, message: str) -> None:
+    config: RunConfig = load_run(str(write_config(tmp_path)), [setting])
+    with pytest.raises(ConfigError, match=message) as error:
+        check(config, Ranks(0, count), rows)
+    assert "\n" not in str(error.value)
