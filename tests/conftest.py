@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+"""They have no doctests, and several modules of one name cannot be collected together."""
+
 settings.register_profile("no time limits", deadline=None)
 settings.load_profile("no time limits")
 

@@ -60,7 +60,7 @@ def evaluation(model: Path, tasks: str, data: Path, *more: str | Path) -> list[s
 def test_every_task_prints_scores_with_what_was_run(task: str, models: list[Path], data: Path) -> None:
     values = json.loads(done(*evaluation(models[0], task, data, "--limit", "3"), run=aunet))
     results = values["results"]
-    assert values["model"] == str(models[0])
+    assert values["model"] == models[0].name
     assert TASKS[task] <= {one["task"] for one in results}
     for one in results:
         assert one["low"] <= one["value"] <= one["high"] or one["value"] == pytest.approx(one["low"])

@@ -13,6 +13,7 @@ import pytest
 from aunet.errors import AUNetError
 from aunet.evals import tasks as tasks_module
 from aunet.evals.answers import Answers, Continuation, Likelihood, Writing
+from aunet.evals.cache import model_digest
 from aunet.evals.options import TaskOptions
 from aunet.evals.results import TaskResult
 from aunet.evals.tasks import OwnTask, run_tasks
@@ -382,7 +383,7 @@ class TestCommand:
         first = here(*command, "--json")
         assert first.returncode == 0, first.stderr
         values = json.loads(first.stdout)
-        assert values["model"] == str(model)
+        assert (values["model"], values["digest"]) == (model.name, model_digest(model))
         assert [(one["task"], one["metric"]) for one in values["results"]] == [
             (task, metric) for task in ("hellaswag", "piqa") for metric in ("acc_chars", "acc", "acc_norm")
         ]

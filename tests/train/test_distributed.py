@@ -36,8 +36,17 @@ def same(found: Path, expected: Path) -> None:
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """50 steps of 8 rows in one process."""
-    directory = tmp_path_factory.mktemp("single")
-    result = aunet("train", write_config(directory, steps=50, batch_bytes=2048, checkpoint_every=20))
+    return _trained(tmp_path_factory.mktemp("single"), 50)
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 of them, enough for a signal to come before the end."""
+    return _trained(tmp_path_factory.mktemp("longer"), 120)
+
+
+def _trained(directory: Path, steps: int) -> Path:
+    result = aunet("train", write_config(directory, steps=steps, batch_bytes=2048, checkpoint_every=20))
     assert result.returncode == 0, result.stderr
     return directory / "out"
 
@@ -46,7 +55,6 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("ranks", "settings"),
     [
         (2, []),
-        (2, ["train.copies=2"]),
         (4, ["train.copies=2", "data.workers=0"]),
         (3, ["train.accumulate=2"]),  # of 8 rows one rank has 2 and the others 3
     ],
@@ -65,9 +73,9 @@ def test_ranks_together_have_the_losses_of_one(single: Path, tmp_path: Path, ran
     assert files == {".json", ".safetensors"}, "nothing is pickled"
 
 
-def test_a_run_goes_on_with_other_numbers_of_ranks(single: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_other_numbers_of_ranks(longer: Path, tmp_path: Path) -> None:
     """2 -> 1 -> 2: torchrun is told to stop, then one process, and two end the run."""
-    arguments = ("train", str(single.parent / "config.yaml"), f"train.out={tmp_path / 'out'}")
+    arguments = ("train", str(longer.parent / "config.yaml"), f"train.out={tmp_path / 'out'}")
     launcher = subprocess.Popen(
         [*torchrun(2), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
@@ -76,7 +84,7 @@ def test_a_run_goes_on_with_other_numbers_of_ranks(single: Path, tmp_path: Path)
     stdout, stderr = launcher.communicate()
     assert launcher.returncode != 0
     stopped = losses(tmp_path / "out")[-1][0]
-    assert f"stopped after step {stopped} of 50, saved in" in stdout, stderr
+    assert f"stopped after step {stopped} of 120, saved in" in stdout, stderr
     assert (tmp_path / "out" / "checkpoints" / f"step-{stopped}" / "manifest.json").is_file()
     alone = start(*arguments)
     wait_for_step(tmp_path / "out", stopped + 2)
@@ -85,7 +93,7 @@ def test_a_run_goes_on_with_other_numbers_of_ranks(single: Path, tmp_path: Path)
     assert alone.returncode == 143, stderr
     assert f"resuming after step {stopped} from" in stdout
     run(2, *arguments)
-    same(tmp_path / "out", single)
+    same(tmp_path / "out", longer)
 
 
 def test_one_rank_that_is_told_to_stop_stops_all_of_them(single: Path, tmp_path: Path) -> None:
@@ -120,7 +128,7 @@ def test_weights_of_a_model_are_shared_out(single: Path, tmp_path: Path) -> None
     shutil.copy(single.parent / "config.yaml", tmp_path)
     arguments = ("train", tmp_path / "config.yaml", f"train.init_from={single}", "train.steps=4")
     assert aunet(*arguments, f"train.out={tmp_path / 'one'}").returncode == 0
-    run(2, *arguments, f"train.out={tmp_path / 'two'}")
+    run(2, *arguments, f"train.out={tmp_path / 'two'}", "train.copies=2")
     same(tmp_path / "two", tmp_path / "one")
     assert losses(tmp_path / "two")[0][1] < losses(single)[0][1] - 1
 

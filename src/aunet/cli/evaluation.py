@@ -56,11 +56,14 @@ def evaluate(
         names, options = tasks.split(","), TaskOptions(data_dir, limit, fewshot, seed)
         own = options_of(names, options, task_option or ())
         answers: Answers = ModelAnswers(aunet.load(model, device, weights).session(), batch)
+        digest = model_digest(model, weights)
         if cache:
-            answers = CachedAnswers(answers, cache, model_digest(model, weights))
+            answers = CachedAnswers(answers, cache, digest)
         results = run_tasks(names, ShownAnswers(answers, Console(stderr=True)), options, own)
         if as_json:
-            print(json.dumps({"model": str(model), "results": [result.to_json() for result in results]}))
+            # Results are published, so they name the model and tell it by its files, and not by a path of this machine.
+            of = {"model": model.resolve().name, "digest": digest}
+            print(json.dumps({**of, "results": [result.to_json() for result in results]}))
         else:
             Console().print(tasks_table(results))
         return
