@@ -30,7 +30,9 @@ class ShownAnswers:
     @contextmanager
     def _bar(self, what: str, count: int, progress: Progress | None) -> Iterator[Progress]:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Bar(*columns, console=self._console, transient=True) as bar:
+        # In a file every bar would leave an empty line.
+        hidden = not self._console.is_terminal
+        with Bar(*columns, console=self._console, transient=True, disable=hidden) as bar:
             task = bar.add_task(what, total=count)
 
             def told(more: int) -> None:
