@@ -39,7 +39,7 @@ def prepare_device(config: TrainConfig, ranks: Ranks = ALONE) -> torch.device:
         raise ConfigError(f"train.device: {name!r} is not available here; use cpu or auto") from None
     if config.threads:
         torch.set_num_threads(config.threads)
-    if device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     if device.type == "cpu":
         keep_freed_memory()
