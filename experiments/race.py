@@ -48,11 +48,21 @@ TOKENIZER_BYTES = 3e7
 VOCABULARIES = {"1k": 1024, "4k": 4096, "16k": 16384}
 LOOKUP_LR = 3.0
 """Relative to the learning rate of the rest, as is the default."""
-BYTE_GRAMS, UNIT_GRAMS, TOKEN_GRAMS = (2, 3, 4, 6), (1,), (2, 3)
 BYTE_BUCKETS, UNIT_BUCKETS, TOKEN_BUCKETS = 32_768, 65_536, 65_536
 
 Reshape = Callable[[AUNetConfig, Family, Text], AUNetConfig]
 """From the planned shape to another."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What look-ups hash, where a system has them."""
+
+    of_bytes: tuple[int, ...] = (2, 3, 4, 6)
+    of_units: tuple[int, ...] = (1,)
+    of_tokens: tuple[int, ...] = (2, 3)
+    rows: int = 1
+    """Times the rows of each."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class System:
     """Tokens, for a family over tokens."""
     lookups: tuple[str, ...] = ()
     """Hashed n-grams, which go beyond the paper's recipe: of `bytes` (or tokens), of `units`."""
+    tables: Tables = Tables()
     upsampling: str = "multilinear"
     reshape: Reshape | None = None
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -143,8 +154,10 @@ ANYWHERE: dict[str, dict[str, Any]] = {
     "muon": {"train": {"optimizer": "muon"}},
     "qk-norm": {"reshape": with_qk_norm},
     "fixed-init": {"train": {"init": "fixed"}},
+    "grams": {"tables": Tables(of_bytes=(2, 3, 4, 6, 8), of_units=(1, 2), of_tokens=(2, 3, 4))},
+    "rows": {"tables": Tables(rows=4)},
 }
-"""Ablations of any system: what differs from it."""
+"""Ablations of any system with look-ups: what differs from it."""
 TOKENS: dict[str, dict[str, Any]] = {"tied": {"reshape": with_tied_head}}
 """Of one over tokens."""
 BYTE_STAGE: dict[str, dict[str, Any]] = {
@@ -198,7 +211,8 @@ def plan_of(system: System, compute: float, train: list[str], runs: Path, consol
     if system.reshape:
         model = system.reshape(model, FAMILIES[system.family], text)
     flops = useful_flops_per_byte(model, plan.seq_len) / plan.bytes_per_token
-    return replace(plan, model=with_lookups(model, system.lookups), flops_per_byte=flops, bytes=compute / flops)
+    model = with_lookups(model, system.lookups, system.tables)
+    return replace(plan, model=model, flops_per_byte=flops, bytes=compute / flops)
 
 
 def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, device: str, runs: Path) -> RunConfig:
@@ -223,14 +237,14 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, d
     return validate(RunConfig, settings, system.name)
 
 
-def with_lookups(model: AUNetConfig, where: tuple[str, ...]) -> AUNetConfig:
+def with_lookups(model: AUNetConfig, where: tuple[str, ...], tables: Tables) -> AUNetConfig:
     """The same model with tables of hashed n-grams at the first stage (`bytes`) and at the deeper ones (`units`)."""
-    first = (TOKEN_GRAMS, TOKEN_BUCKETS) if model.tokenizer else (BYTE_GRAMS, BYTE_BUCKETS)
+    first = (tables.of_tokens, TOKEN_BUCKETS) if model.tokenizer else (tables.of_bytes, BYTE_BUCKETS)
 
     def lookup(s: int, _: StageConfig) -> dict[str, Any]:
-        ngrams, buckets = (UNIT_GRAMS, UNIT_BUCKETS) if s else first
+        ngrams, buckets = (tables.of_units, UNIT_BUCKETS) if s else first
         chosen = ("units" if s else "bytes") in where
-        return {"lookup": LookupConfig(ngrams=ngrams, buckets=buckets) if chosen else None}
+        return {"lookup": LookupConfig(ngrams=ngrams, buckets=tables.rows * buckets) if chosen else None}
 
     return with_stages(model, lookup)
 

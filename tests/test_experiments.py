@@ -59,6 +59,12 @@ def test_an_ablation_changes_what_its_name_says() -> None:
     assert wide[0].dim == wide[1].dim / 2
     assert wide[0].dim > bytes_stage.dim
     assert [stage.lookup for stage in wide] == [stage.lookup for stage in base.model.stages]
+    before, grams, rows = (
+        [(lookup.ngrams, lookup.buckets) for lookup in (stage.lookup for stage in config.model.stages) if lookup]
+        for config in (base, configs["grams"], configs["rows"])
+    )
+    assert grams == [((*before[0][0], 8), before[0][1]), ((1, 2), before[1][1])]
+    assert rows == [(ngrams, 4 * buckets) for ngrams, buckets in before]
 
 
 def test_settings_come_from_laws_where_two_budgets_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
