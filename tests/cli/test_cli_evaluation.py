@@ -35,3 +35,6 @@ class TestEval:
     def test_what_cannot_be_scored(self, work: Path, model: Path) -> None:
         assert "absent.txt" in refused("eval", model, work / "absent.txt", code=1)
         assert "no_such" in refused("eval", model, work / "valid.jsonl", "--text-field", "no_such", code=1)
+
+    def test_the_name_of_a_task_is_looked_up_before_the_model_is_read(self, work: Path) -> None:
+        assert "cutee is unknown; near to it: cute" in refused("eval", work / "absent", "--tasks", "cutee", code=2)

@@ -50,10 +50,10 @@ def evaluate(
         from aunet.evals.cache import CachedAnswers, model_digest
         from aunet.evals.options import TaskOptions
         from aunet.evals.shown import ShownAnswers
-        from aunet.evals.tasks import options_of, run_tasks
+        from aunet.evals.tasks import choose, options_of, run_tasks
         from aunet.evals.tasks import table as tasks_table
 
-        names, options = tasks.split(","), TaskOptions(data_dir, limit, fewshot, seed)
+        names, options = choose(tasks.split(",")), TaskOptions(data_dir, limit, fewshot, seed)
         own = options_of(names, options, task_option or ())
         answers: Answers = ModelAnswers(aunet.load(model, device, weights).session(), batch)
         digest = model_digest(model, weights)

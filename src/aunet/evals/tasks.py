@@ -40,6 +40,24 @@ def options_of(names: Sequence[str], common: TaskOptions, given: Sequence[str] =
     return own_options({name: OWN[name].options for name in names if name in OWN}, common, given)
 
 
+def choose(names: Sequence[str]) -> list[str]:
+    """Each task once, by its own name; ConfigError for a name that nobody knows."""
+    chosen = list(dict.fromkeys(ALIASES.get(name, name) for name in names))
+    if not chosen or not all(chosen):
+        raise ConfigError("--tasks: an empty name; write for instance --tasks hellaswag,gsm8k")
+    if set(chosen) - set(OWN):
+        from aunet.evals import harness_tasks
+
+        known = [*OWN, *harness_tasks.names()]
+        for name in chosen:
+            if name not in known:
+                near = difflib.get_close_matches(name, [*ALIASES, *known], 3)
+                raise ConfigError(
+                    f"--tasks: {name} is unknown; " + (f"near to it: {', '.join(near)}" if near else "lm_eval ls tasks")
+                )
+    return chosen
+
+
 def run_tasks(
     names: Sequence[str], answers: Answers, common: TaskOptions, own: Mapping[str, TaskOptions] | None = None
 ) -> list[TaskResult]:
@@ -47,23 +65,15 @@ def run_tasks(
 
     ConfigError for a name that nobody knows.
     """
-    chosen = list(dict.fromkeys(ALIASES.get(name, name) for name in names))
-    if not chosen or not all(chosen):
-        raise ConfigError("--tasks: an empty name; write for instance --tasks hellaswag,gsm8k")
+    chosen = choose(names)
     own = options_of(chosen, common) if own is None else own
     theirs = [name for name in chosen if name not in OWN]
+    results = [result for name in chosen if name in OWN for result in OWN[name].run(answers, own[name])]
     if theirs:
         from aunet.evals import harness_tasks
 
-        known = harness_tasks.names()
-        for name in theirs:
-            if name not in known:
-                near = difflib.get_close_matches(name, [*OWN, *ALIASES, *known], 3)
-                raise ConfigError(
-                    f"--tasks: {name} is unknown; " + (f"near to it: {', '.join(near)}" if near else "lm_eval ls tasks")
-                )
-    results = [result for name in chosen if name in OWN for result in OWN[name].run(answers, own[name])]
-    return results + (harness_tasks.run(theirs, answers, common) if theirs else [])
+        results += harness_tasks.run(theirs, answers, common)
+    return results
 
 
 def table(results: Sequence[TaskResult]) -> Table:
