@@ -243,6 +243,9 @@ class TrainConfig(Strict):
     clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    recompute: tuple[bool, ...] = Field(
+        default=(), description="stages, bytes first, whose blocks are computed again for gradients; empty: none"
+    )
     device: str = "auto"
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's choice")
     seed: int = 0
@@ -275,10 +278,12 @@ class RunConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _check_stage_lr(self) -> Self:
-        given, stages = len(self.train.stage_lr), len(self.model.stages)
-        if given not in (0, stages):
-            raise ValueError(f"train.stage_lr: {given} for {stages} stages; give one for each, bytes first, or none")
+    def _check_stages(self) -> Self:
+        stages = len(self.model.stages)
+        for key in ("stage_lr", "recompute"):
+            given = len(getattr(self.train, key))
+            if given not in (0, stages):
+                raise ValueError(f"train.{key}: {given} for {stages} stages; give one for each, bytes first, or none")
         return self
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packs import pack, random_pack, small_config, small_model, with_layers_up, with_lookups, with_qk_norm
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
@@ -263,3 +264,23 @@ def test_the_model_is_one_graph(variant: str) -> None:
     model, packed = small_model(config_of(3, variant)), random_pack(2, [20, 5])
     compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
     assert torch.allclose(compiled(*packed.inputs), model(*packed.inputs), atol=1e-6)
+
+
+def test_recomputed_blocks_keep_less_and_have_the_same_gradients() -> None:
+    packed, found = random_pack(2, [60, 50]), []
+    for stages in ([False] * 3, [True, False, False], [True] * 3):
+        model, kept = small_model(small_config(3)), {}
+        model.recompute(stages)
+
+        def keep(x: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with saved_tensors_hooks(keep, lambda x: x):
+            loss = model.loss(packed.ids, packed.targets, *packed.inputs[1:])
+        loss.backward()
+        found.append((loss, [parameter.grad for parameter in model.parameters()], sum(kept.values())))
+    for loss, gradients, _ in found[1:]:
+        assert torch.equal(loss, found[0][0])
+        assert all(torch.equal(a, b) for a, b in zip(gradients, found[0][1], strict=True))
+    assert found[2][2] < found[1][2] < 0.8 * found[0][2]

@@ -5,12 +5,13 @@ V vocabulary.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from aunet.config import AUNetConfig, Init, StageConfig
 from aunet.model.layers import Block, Rotation, rotation
@@ -24,6 +25,8 @@ BLOCKS: dict[str, type[Block] | type[MambaBlock]] = {"attention": Block, "mamba2
 """What a stage is made of, by its mixer."""
 BRANCHES = {"attention": 2, "mamba2": 1}
 """Residual branches of a block."""
+Place = Callable[[Tensor, Tensor], object]
+"""Puts values, the second, into a parameter."""
 FIXED_SIGMA = 0.02
 """Of the initialisation that does not depend on widths."""
 
@@ -41,6 +44,8 @@ class Stage(nn.Module):
         self.pool = SelectPool(self.config.dim, deeper.dim, config.norm_eps)
         self.upsample = build_upsampling(config, index)
         self.expand = _blocks(self.config, up, config.norm_eps)
+        self.recompute = False
+        """Whether blocks keep their input alone for the backward pass and compute the rest again there."""
 
 
 class Trunk(nn.Module):
@@ -51,6 +56,8 @@ class Trunk(nn.Module):
         self.config = config.stages[-1]
         self.lookup = build_lookup(config, config.depth)
         self.blocks = _blocks(self.config, self.config.layers, config.norm_eps)
+        self.recompute = False
+        """As of any stage."""
 
 
 def _blocks(config: StageConfig, count: int, norm_eps: float) -> nn.ModuleList:
@@ -100,16 +107,25 @@ class AUNet(nn.Module):
         x_TD = self.enter(s, x_TD, rows[s])
         rotate_by = self.rotation(s, layout.position_T)
         if layout.pooling is None:
-            return _through(self.trunk.blocks, x_TD, rotate_by, layout)
+            return _through(self.trunk.blocks, x_TD, rotate_by, layout, self.trunk.recompute)
         stage = cast(Stage, self.stages[s])
-        x_TD = _through(stage.contract, x_TD, rotate_by, layout)
+        x_TD = _through(stage.contract, x_TD, rotate_by, layout, stage.recompute)
         coarse_UE = self._run(s + 1, stage.pool(x_TD, layout.pooling), layouts, rows)
         x_TD = x_TD + stage.upsample(coarse_UE, layout.pooling)
-        return _through(stage.expand, x_TD, rotate_by, layout)
+        return _through(stage.expand, x_TD, rotate_by, layout, stage.recompute)
+
+    def stage(self, s: int) -> Stage | Trunk:
+        """Stage s, the deepest one included."""
+        return cast(Stage | Trunk, self.trunk if s == self.config.depth else self.stages[s])
 
     def lookup(self, s: int) -> Lookup | None:
         """The look-up of stage s, where it has one."""
-        return cast(Stage | Trunk, self.trunk if s == self.config.depth else self.stages[s]).lookup
+        return self.stage(s).lookup
+
+    def recompute(self, stages: Sequence[bool]) -> None:
+        """Say for each stage, bytes first, whether training recomputes its blocks instead of remembering them."""
+        for s, chosen in enumerate(stages):
+            self.stage(s).recompute = chosen
 
     def enter(self, s: int, x_TD: Tensor, rows_TN: Tensor | None) -> Tensor:
         """What stage s reads: the embedded bytes or the pooled vectors, and what their units look up."""
@@ -148,7 +164,7 @@ class AUNet(nn.Module):
         return F.cross_entropy(logits_TV.float(), targets_T, reduction="sum")
 
     @torch.no_grad()
-    def initialise(self, seed: int, init: Init = "fan_in") -> None:
+    def initialise(self, seed: int, init: Init = "fan_in", place: Place = Tensor.copy_) -> None:
         """All initialisation, in one place; the same on every device and after construction on `meta`.
 
         Matrices: truncated normal (3 sigma) with sigma 1 / sqrt(inputs), so that they keep the scale of a normalised
@@ -158,13 +174,16 @@ class AUNet(nn.Module):
         Norms: 1. The maps of single offsets start at 0: upsampling begins as a repetition and learns to differ by
         offset. Look-ups start at 0: what was never read in training adds nothing. What only Mamba-2 has starts as
         `initial_values` says.
+
+        `place` puts the values of a whole parameter where it is kept, for one that is cut up among processes; there is
+        never more than one of them beside the model.
         """
         generator = torch.Generator().manual_seed(seed)
         branches = sum(BRANCHES[stage.mixer] * sum(self.config.layers(s)) for s, stage in enumerate(self.config.stages))
         for name, parameter in self.named_parameters():
             own = initial_values(name, parameter.shape, generator)
             if own is not None:
-                parameter.copy_(own)
+                place(parameter, own)
             elif name.endswith("norm.weight"):
                 parameter.fill_(1.0)
             elif name.endswith(("per_offset", "lookup.weight")):
@@ -175,10 +194,14 @@ class AUNet(nn.Module):
                     sigma /= math.sqrt(branches)
                 values = torch.empty(parameter.shape)
                 nn.init.trunc_normal_(values, std=sigma, a=-3 * sigma, b=3 * sigma, generator=generator)
-                parameter.copy_(values)
+                place(parameter, values)
 
 
-def _through(blocks: nn.ModuleList, x_TD: Tensor, rotate_by: Rotation, layout: StageLayout) -> Tensor:
+def _through(blocks: nn.ModuleList, x_TD: Tensor, rotate_by: Rotation, layout: StageLayout, recompute: bool) -> Tensor:
     for block in blocks:
-        x_TD = block(x_TD, rotate_by, layout)
+        if recompute and torch.is_grad_enabled():
+            # Nothing here draws random numbers.
+            x_TD = checkpoint(block, x_TD, rotate_by, layout, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x_TD = block(x_TD, rotate_by, layout)
     return x_TD

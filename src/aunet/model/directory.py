@@ -4,13 +4,14 @@ A model over tokens has its `tokenizer.json` beside them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 import aunet
 from aunet.config import AUNetConfig, validate
@@ -57,19 +58,24 @@ def keep_tokenizer(config: AUNetConfig, directory: Path) -> AUNetConfig:
 def load_model(directory: Path, device: str | torch.device = "cpu") -> AUNet:
     """Read a model directory; raises AUNetError that names the file at fault."""
     model = AUNet.on_meta(load_config(directory))
+    model.load_state_dict(dict(stored_weights(directory, model, device)), assign=True)
+    return model
+
+
+def stored_weights(directory: Path, model: AUNet, device: str | torch.device = "cpu") -> Iterator[tuple[str, Tensor]]:
+    """The weights of a model directory by name, read one after the other; AUNetError where they are not the model's."""
     path = directory / WEIGHTS
     try:
-        state = load_file(path, device=str(device))
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+            theirs = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            wrong = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+            if wrong:
+                raise AUNetError(f"{path}: does not fit {CONFIG}: {len(wrong)} tensors differ, the first is {wrong[0]}")
+            for name in ours:
+                yield name, file.get_tensor(name)
     except (OSError, SafetensorError) as error:
         raise AUNetError(f"{path}: cannot be read ({error}); is it a whole model.safetensors?") from None
-    ours, theirs = model.state_dict(), {name: tensor.shape for name, tensor in state.items()}
-    wrong = sorted(
-        name for name in ours.keys() | theirs.keys() if name not in ours or ours[name].shape != theirs.get(name)
-    )
-    if wrong:
-        raise AUNetError(f"{path}: does not fit {CONFIG}: {len(wrong)} tensors differ, the first is {wrong[0]}")
-    model.load_state_dict(state, assign=True)
-    return model
 
 
 def load_config(directory: Path) -> AUNetConfig:

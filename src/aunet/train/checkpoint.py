@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from aunet.errors import AUNetError
 from aunet.files import flush, write_json
-from aunet.train.distributed import ALONE, Ranks
+from aunet.train.distributed import ALONE, Ranks, as_part
 
 VERSION = 1
 MANIFEST, STATE = "manifest.json", "state.json"
@@ -122,7 +122,7 @@ def training_tensors(model: nn.Module, optimizers: Sequence[torch.optim.Optimize
     states = {parameter: state for optimizer in optimizers for parameter, state in optimizer.state.items()}
     for name, parameter in model.named_parameters():
         for key, value in states.get(parameter, {}).items():
-            tensors[f"optimizer.{name}.{key}"] = value
+            tensors[f"optimizer.{name}.{key}"] = as_part(tensors[f"model.{name}"], value)
     return tensors
 
 

@@ -8,23 +8,28 @@ every question itself, and its model is a plain module.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from aunet.config import RunConfig
+from aunet.config import RunConfig, TrainConfig
 from aunet.data.mixing import Share
 from aunet.errors import ConfigError
 from aunet.model.aunet import AUNet, Stage
+from aunet.model.mamba import MambaBlock
+from aunet.train.tables import CutLookup, chunks
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+AHEAD = 2
+"""Modules whose weights are asked for before they are needed: a pooling is too small to hide the block behind it."""
+PIECE = 1 << 24
+"""Numbers of a look-up that are gathered at once."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,11 @@ def check(config: RunConfig, ranks: Ranks, rows_per_step: int) -> None:
             "or start fewer"
         )
     for s, stage in enumerate(config.model.stages):
-        if stage.lookup is not None:
-            raise ConfigError(f"model.stages.{s}.lookup: look-ups are trained by one process only; leave it out")
-    if train.optimizer == "muon":
-        raise ConfigError("train.optimizer: muon is run by one process only; take adamw")
+        if stage.lookup is not None and not chunks(stage.dim, count)[-1]:
+            raise ConfigError(
+                f"model.stages.{s}.lookup: {stage.dim} columns, {-(-stage.dim // count)} for each process, are too few "
+                f"for {count} processes; start a number of them that divides {stage.dim}"
+            )
 
 
 @contextmanager
@@ -136,26 +142,69 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def shard(model: AUNet, ranks: Ranks, copies: int, device: torch.device) -> None:
-    """Cut the weights up among the ranks, into so many complete copies, and sum gradients over all of them.
+def shard(model: AUNet, ranks: Ranks, train: TrainConfig, device: torch.device) -> None:
+    """Cut the weights up among the ranks, into `train.copies` copies, and sum gradients over all of them.
 
-    Each block and each way into and out of a deeper stage is gathered by itself when it is used, what embeds bytes and
-    the head with the model. All ranks must hold the same weights before.
+    The model is on `meta`, so that no rank has ever more than its part; `place` fills it after `to_empty`. Each block
+    and each way into and out of a deeper stage is gathered by itself when it is used, what embeds bytes and the head
+    with the model. Look-ups are cut up among all ranks, whatever the copies.
+
+    With bf16 what is gathered is bf16, and autocast goes on deciding what is computed in it: embedded bytes, the
+    residual stream, norms and sums of gradients are fp32 as in one process. What differs: gains of norms are rounded
+    to bf16, and so are W and W_p of the upsampling before they are added. Blocks of Mamba-2 are gathered in fp32, for
+    their rates of forgetting are near 1 and must not be rounded.
     """
     if ranks.count == 1:
         return
-    if copies == 1:
-        mesh = init_device_mesh(device.type, (ranks.count,))
-    else:
-        mesh = init_device_mesh(device.type, (copies, ranks.count // copies), mesh_dim_names=("copy", "part"))
-    modules: list[nn.Module] = [*model.trunk.blocks]
+    everyone = init_device_mesh(device.type, (ranks.count,))
+    mesh = everyone
+    if train.copies > 1:
+        shape = (train.copies, ranks.count // train.copies)
+        mesh = init_device_mesh(device.type, shape, mesh_dim_names=("copy", "part"))
+    tables: set[nn.Parameter] = set()
+    for stage in (*model.stages, model.trunk):
+        if stage.lookup is not None:
+            with torch.device("meta"):
+                stage.lookup = CutLookup(stage.lookup, everyone)
+            tables.add(stage.lookup.weight)
+    exact = MixedPrecisionPolicy()
+    rounded = exact
+    if train.precision == "bf16":
+        rounded = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    modules = in_order(model)
+    for module in modules:
+        policy = exact if isinstance(module, MambaBlock) else rounded
+        _sum_gradients(fully_shard(module, mesh=mesh, mp_policy=policy))
+    _sum_gradients(fully_shard(model, mesh=mesh, mp_policy=exact, ignored_params=tables))
+    ask_ahead(model, cast(list[FSDPModule], modules))
+
+
+def in_order(model: AUNet) -> list[nn.Module]:
+    """What is gathered by itself, in the order in which a forward pass uses it."""
+    down: list[nn.Module] = []
+    up: list[nn.Module] = []
     for stage in (cast(Stage, module) for module in model.stages):
-        modules += [*stage.contract, stage.pool, stage.upsample, *stage.expand]
-    for module in (*modules, model):
-        sharded = fully_shard(module, mesh=mesh)
-        # The loss is divided by the positions of all ranks already; gloo has sums, and no sums that are scaled.
-        sharded.set_gradient_divide_factor(1.0)
-        sharded.set_force_sum_reduction_for_comms(True)
+        down += [*stage.contract, stage.pool]
+        up = [stage.upsample, *stage.expand, *up]
+    return [*down, *model.trunk.blocks, *up]
+
+
+def ask_ahead(model: nn.Module, modules: Sequence[FSDPModule]) -> None:
+    """Every module asks for the weights of the next ones before it computes, on the way back for the previous ones.
+
+    So the last blocks of the byte stage, which compute for long on little, have the wide blocks behind the pooling
+    gathered meanwhile.
+    """
+    cast(FSDPModule, model).set_modules_to_forward_prefetch(list(modules[:AHEAD]))
+    for i, module in enumerate(modules):
+        module.set_modules_to_forward_prefetch(list(modules[i + 1 : i + 1 + AHEAD]))
+        module.set_modules_to_backward_prefetch(list(modules[max(0, i - AHEAD) : i])[::-1])
+
+
+def _sum_gradients(module: FSDPModule) -> None:
+    # The loss is divided by the positions of all ranks already; gloo has sums, and no sums that are scaled.
+    module.set_gradient_divide_factor(1.0)
+    module.set_force_sum_reduction_for_comms(True)
 
 
 def synchronise(model: AUNet, now: bool) -> None:
@@ -164,21 +213,56 @@ def synchronise(model: AUNet, now: bool) -> None:
         model.set_requires_gradient_sync(now)
 
 
-def whole(model: AUNet, ranks: Ranks, device: torch.device) -> AUNet | None:
-    """The model with all its weights, on the first rank alone."""
+def place(kept: Tensor, values: Tensor) -> None:
+    """Values of a whole parameter, which every rank has, into what this rank keeps of it."""
+    if isinstance(kept, DTensor):
+        values = distribute_tensor(values, kept.device_mesh, kept.placements, src_data_rank=None).to_local()
+        kept = kept.to_local()
+    kept.copy_(values)
+
+
+def load_whole(model: AUNet, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Take weights that every rank reads whole, one after the other."""
+    kept = model.state_dict()
+    with torch.no_grad():
+        for name, values in weights:
+            place(kept[name], values)
+
+
+def whole(model: AUNet, ranks: Ranks) -> AUNet | None:
+    """The model with all its weights, in the memory of the first rank's host, and on no other rank."""
     if ranks.count == 1:
         return model
-    state = get_model_state_dict(model, options=WHOLE)
+    state: dict[str, Tensor] = {}
+    for name, kept in model.state_dict().items():
+        values = _gathered(kept, ranks)
+        if values is not None:
+            state[name] = values
     if not ranks.first:
         return None
     gathered = AUNet.on_meta(model.config)
     gathered.load_state_dict(state, assign=True)
-    return gathered.to(device)
+    return gathered
 
 
-def load_whole(model: AUNet, state: dict[str, Any]) -> None:
-    """Take weights that every rank has read whole."""
-    if isinstance(model, FSDPModule):
-        set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))
-    else:
-        model.load_state_dict(state)
+def _gathered(kept: DTensor, ranks: Ranks) -> Tensor | None:
+    """A whole parameter on the first rank; other ranks have a piece of it for a moment."""
+    if kept.placements[-1] == Shard(0):  # of a layer, which is gathered in every step
+        values = kept.full_tensor()
+        return values.cpu() if ranks.first else None
+    rows = max(1, PIECE // kept.shape[1])
+    found = torch.empty(kept.shape if ranks.first else (0, 0), dtype=kept.dtype)
+    for start in range(0, kept.shape[0], rows):
+        piece = cast(DTensor, kept[start : start + rows]).full_tensor()
+        if ranks.first:
+            found[start : start + rows] = piece
+    return found if ranks.first else None
+
+
+def as_part(kept: Tensor, own: Tensor) -> Tensor:
+    """What an optimizer keeps for each number of `kept` as such a part of a whole as `kept` is, in the same memory."""
+    if not isinstance(kept, DTensor) or isinstance(own, DTensor) or own.shape != kept.to_local().shape:
+        return own
+    return DTensor.from_local(
+        own, kept.device_mesh, kept.placements, run_check=False, shape=kept.shape, stride=kept.stride()
+    )

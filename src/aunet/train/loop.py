@@ -22,10 +22,10 @@ from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError, RunFailed
 from aunet.model.aunet import AUNet
-from aunet.model.directory import load_config, load_model, save_model
+from aunet.model.directory import load_config, save_model, stored_weights
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
-from aunet.train.distributed import ALONE, Ranks, load_whole, shard, synchronise, whole
+from aunet.train.distributed import ALONE, Ranks, load_whole, place, shard, synchronise, whole
 from aunet.train.metrics import Metrics
 from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
@@ -72,9 +72,11 @@ class Trainer:
     ) -> None:
         self.config, self.plan, self.loader, self.device, self.ranks = config, plan, loader, device, ranks
         self.out = Path(config.train.out)
-        self.model = AUNet.on_meta(config.model).to_empty(device=device)
-        self.model.initialise(config.train.seed, config.train.init)
-        shard(self.model, ranks, config.train.copies, device)
+        self.model = AUNet.on_meta(config.model)
+        shard(self.model, ranks, config.train, device)
+        self.model.to_empty(device=device)
+        self.model.initialise(config.train.seed, config.train.init, place)
+        self.model.recompute(config.train.recompute)
         self.optimizers = build_optimizers(self.model, config.train)
         checkpoint.materialise(self.optimizers)
         self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0
@@ -98,7 +100,7 @@ class Trainer:
         if theirs != ours:
             change = _difference("model", theirs, ours).replace("the checkpoint", str(directory))
             raise AUNetError(f"train.init_from: {change}; leave the section `model` out to take the model's own")
-        load_whole(self.model, load_model(directory, self.device).state_dict())
+        load_whole(self.model, stored_weights(directory, self.model))
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
@@ -193,7 +195,7 @@ class Trainer:
             part.backward()
             loss += part.detach()
         loss = self.ranks.sum(loss)
-        norm = clip_gradients(self.model.parameters(), settings.clip)
+        norm = clip_gradients(self.model.parameters(), settings.clip, self.ranks)
         self.health = torch.stack([loss, norm])
         rate = learning_rate(self.plan, self.step)
         take_step(self.optimizers, rate)
@@ -234,13 +236,13 @@ class Trainer:
         return {**line, **counted, "bytes_per_second": rate, "seconds": self.seconds}
 
     def _whole(self) -> AUNet | None:
-        return whole(self.model, self.ranks, self.device)
+        return whole(self.model, self.ranks)
 
     def _validate(
         self, model: AUNet, validate: Validate, metrics: Metrics, progress: TrainingProgress
     ) -> Mapping[str, float]:
         model.eval()
-        valid = validate(model)
+        valid = validate(model.to(self.device))
         metrics.write(self.step, {f"valid_{name}": value for name, value in valid.items()})
         progress.say(f"step {self.step}: {valid['bits_per_byte']:.4f} bits per byte on held-out text")
         return valid

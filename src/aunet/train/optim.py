@@ -14,6 +14,8 @@ from aunet.config import TrainConfig
 from aunet.model.aunet import AUNet
 from aunet.model.flops import parts
 from aunet.model.lookup import Lookup
+from aunet.train.distributed import ALONE, Ranks
+from aunet.train.muon import CutMuon
 
 INSIDE = ("contract", "pool", "trunk", "upsample", "expand")
 """Parts of a model whose matrices map vectors to vectors, which is what Muon is for; ids are elsewhere."""
@@ -55,7 +57,9 @@ def build_optimizers(model: AUNet, config: TrainConfig) -> list[torch.optim.Opti
     adamw = [*of("decayed", weight_decay=config.weight_decay), *of("kept", weight_decay=0.0)]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(adamw, lr=0.0, betas=config.betas, fused=True)]
     if muon := of("muon", weight_decay=config.weight_decay):
-        optimizers.append(torch.optim.Muon(muon, lr=0.0, adjust_lr_fn="match_rms_adamw"))
+        cut = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+        kind_of_muon = CutMuon if cut else torch.optim.Muon
+        optimizers.append(kind_of_muon(muon, lr=0.0, adjust_lr_fn="match_rms_adamw"))
     if lookups := of("lookup"):
         optimizers.append(torch.optim.SparseAdam(lookups, betas=(0.0, config.betas[1])))
     for lookup in (module for module in model.modules() if isinstance(module, Lookup)):
@@ -73,14 +77,13 @@ def take_step(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, ranks: Ranks = ALONE) -> Tensor:
     """Scale all gradients by one factor so that their norm is at most `largest`; the norm before, on the device.
 
     Of parameters that are cut up among ranks the norm is that of the whole.
     """
     dense: list[nn.Parameter] = []
     sparse: list[Tensor] = []
-    gradients: list[Tensor] = []
     for parameter in parameters:
         if parameter.grad is None:
             continue
@@ -88,13 +91,14 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor
             # A row that was read several times stands there as often until it is summed.
             parameter.grad = parameter.grad.coalesce()
             sparse.append(parameter.grad.values())
-            gradients.append(sparse[-1])
         else:
             dense.append(parameter)
-            gradients.append(parameter.grad)
-    norm = nn.utils.get_total_norm(gradients)
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in dense if parameter.grad is not None])
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
+    if sparse:  # each rank has columns of its own
+        squares = ranks.sum(nn.utils.get_total_norm(sparse).square())
+        norm = (norm.square() + squares).sqrt()
     nn.utils.clip_grads_with_norm_(dense, largest, norm)
     for values in sparse:
         values.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
