@@ -54,6 +54,15 @@ class Ranks:
         distributed.all_reduce(summed)
         return summed.tolist()
 
+    def gather(self, values: Sequence[float]) -> list[list[float]]:
+        """These numbers of every rank, in the order of the ranks."""
+        if self.count == 1:
+            return [list(values)]
+        mine = torch.tensor(values, dtype=torch.float64)
+        found = [torch.empty_like(mine) for _ in range(self.count)]
+        distributed.all_gather(found, mine)
+        return [of_rank.tolist() for of_rank in found]
+
     def most(self, value: int) -> int:
         """The largest of the ranks' values."""
         if self.count == 1:
@@ -136,6 +145,14 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
+def gathered_alone(model: AUNet) -> list[nn.Module]:
+    """What is gathered by itself when it is used; the rest is gathered with the model."""
+    modules: list[nn.Module] = [*model.trunk.blocks]
+    for stage in (cast(Stage, module) for module in model.stages):
+        modules += [*stage.contract, cast(nn.Module, stage.pool), cast(nn.Module, stage.upsample), *stage.expand]
+    return modules
+
+
 def shard(model: AUNet, ranks: Ranks, copies: int, device: torch.device) -> None:
     """Cut the weights up among the ranks, into so many complete copies, and sum gradients over all of them.
 
@@ -148,10 +165,7 @@ def shard(model: AUNet, ranks: Ranks, copies: int, device: torch.device) -> None
         mesh = init_device_mesh(device.type, (ranks.count,))
     else:
         mesh = init_device_mesh(device.type, (copies, ranks.count // copies), mesh_dim_names=("copy", "part"))
-    modules: list[nn.Module] = [*model.trunk.blocks]
-    for stage in (cast(Stage, module) for module in model.stages):
-        modules += [*stage.contract, stage.pool, stage.upsample, *stage.expand]
-    for module in (*modules, model):
+    for module in (*gathered_alone(model), model):
         sharded = fully_shard(module, mesh=mesh)
         # The loss is divided by the positions of all ranks already; gloo has sums, and no sums that are scaled.
         sharded.set_gradient_divide_factor(1.0)
