@@ -1,6 +1,6 @@
 """`aunet plan`: what a run needs of every GPU, what the GPUs exchange, how long it takes, and which settings fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from math import ceil
@@ -188,7 +188,7 @@ class _Candidates:
         return step_memory(self._config.model, self._config.train, self._positions, self._rows, stages)
 
     def choice(self, copies: int, recompute: tuple[int, ...]) -> Choice:
-        memory = self._memory(copies, recompute)
+        memory = memory_of_rank(self._config, self._model, self._cluster.count, copies, self.step(recompute))
         exchanged = traffic(self._model, self._cluster, copies, self._config.train.accumulate)
         again = sum(self._flops[s - 1] for s in recompute) / 3  # a forward pass is a third of all
         kind = self._cluster.gpu
@@ -200,22 +200,6 @@ class _Candidates:
             compute_seconds=(sum(self._flops) + again) / (kind.flops * self._mfu),
             exchange_seconds=exchanged.seconds if self._cluster.count > 1 else 0.0,
             traffic=exchanged.stages,
-        )
-
-    def _memory(self, copies: int, recompute: tuple[int, ...]) -> RankMemory:
-        step, accumulate = self.step(recompute), self._config.train.accumulate
-        parts, several = self._cluster.count // copies, self._cluster.count > 1
-        # Until the last micro-batch gradients are added up whole.
-        share = 1.0 if several and accumulate > 1 else 1 / parts
-        weights, optimizer = FLOAT * self.parameters // parts, step.optimizer // parts
-        gathered = gathered_bytes(self._model) if several else 0
-        return RankMemory(
-            weights=weights,
-            optimizer=optimizer,
-            gradients=round(step.gradients * share),
-            gathered=gathered,
-            activations=sum(step.activations.values()),
-            total=weights + optimizer + gathered + step.peak(share),
         )
 
     def best(self) -> Choice:
@@ -238,6 +222,30 @@ class _Candidates:
         order = sorted(kept, key=lambda s: -kept[s])
         for count in range(1, len(order) + 1):
             yield tuple(sorted(order[:count]))
+
+
+def rank_memory(config: RunConfig, ranks: int, counts: Sequence[int], rows: int) -> RankMemory:
+    """Memory of one of `ranks` processes whose micro-batches are `rows` rows of `counts` units per stage."""
+    step = step_memory(config.model, config.train, counts, rows)
+    return memory_of_rank(config, AUNet.on_meta(config.model), ranks, config.train.copies, step)
+
+
+def memory_of_rank(config: RunConfig, model: AUNet, ranks: int, copies: int, step: StepMemory) -> RankMemory:
+    """The same from the memory of the step of a whole copy, whose weights `ranks / copies` processes share."""
+    parts = ranks // copies
+    # Until the last micro-batch gradients are added up whole.
+    share = 1.0 if ranks > 1 and config.train.accumulate > 1 else 1 / parts
+    weights = FLOAT * sum(p.numel() for p in model.parameters()) // parts
+    optimizer = step.optimizer // parts
+    gathered = gathered_bytes(model) if ranks > 1 else 0
+    return RankMemory(
+        weights=weights,
+        optimizer=optimizer,
+        gradients=round(step.gradients * share),
+        gathered=gathered,
+        activations=sum(step.activations.values()),
+        total=weights + optimizer + gathered + step.peak(share),
+    )
 
 
 def gathered_bytes(model: AUNet) -> int:
