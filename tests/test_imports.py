@@ -29,6 +29,7 @@ LAYERS = {
     "data": BASE | {"splitting", "vocabulary"},
     "model": BASE,
     "train": BASE | {"splitting", "vocabulary", "data", "model"},
+    "planning": BASE | {"splitting", "vocabulary", "data", "model", "train"},
     "infer": BASE | {"splitting", "vocabulary", "data", "model"},
     "language_model": BASE | {"splitting", "vocabulary", "data", "model", "infer", "evals"},
     "evals": BASE | {"splitting", "vocabulary", "data", "model", "infer", "language_model"},

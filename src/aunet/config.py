@@ -253,6 +253,7 @@ class TrainConfig(Strict):
     valid_every: int = Field(default=0, ge=0, description="steps between validations; 0: only at the end")
     checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
     keep: int = Field(default=2, gt=0, description="newest checkpoints kept")
+    profile: bool = Field(default=False, description="write a trace of a few steps of every rank")
     tensorboard: bool = False
     wandb: bool = False
 

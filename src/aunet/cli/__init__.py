@@ -10,6 +10,7 @@ import typer
 
 from aunet.cli.evaluation import compare, evaluate
 from aunet.cli.looking import convert, info, inspect, split
+from aunet.cli.planning import plan
 from aunet.cli.process import run
 from aunet.cli.scaling import scale
 from aunet.cli.training import demo, tokenizer, train
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "inspect": inspect,
     "info": info,
+    "plan": plan,
     "split": split,
     "serve": serve,
 }

@@ -36,7 +36,7 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="Write a configuration for aunet train, but for its data.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Widths, layers, steps, batch and learning rate for a budget."""
+    """Widths, layers, steps, batch and learning rate for a budget; for memory and days on GPUs: aunet plan."""
     from aunet.scaling.plan import fitted_laws, lines, make_scale_plan, row_length, table, write_run
     from aunet.scaling.text import measured
 

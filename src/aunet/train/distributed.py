@@ -59,6 +59,15 @@ class Ranks:
         distributed.all_reduce(summed)
         return summed.tolist()
 
+    def gather(self, values: Sequence[float]) -> list[list[float]]:
+        """These numbers of every rank, in the order of the ranks."""
+        if self.count == 1:
+            return [list(values)]
+        mine = torch.tensor(values, dtype=torch.float64)
+        found = [torch.empty_like(mine) for _ in range(self.count)]
+        distributed.all_gather(found, mine)
+        return [of_rank.tolist() for of_rank in found]
+
     def most(self, value: int) -> int:
         """The largest of the ranks' values."""
         if self.count == 1:

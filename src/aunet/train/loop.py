@@ -26,9 +26,11 @@ from aunet.model.directory import load_config, save_model, stored_weights
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
 from aunet.train.distributed import ALONE, Ranks, load_whole, place, shard, synchronise, whole
+from aunet.train.measures import Interval, gradient_norms
 from aunet.train.metrics import Metrics
 from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
+from aunet.train.profile import Mark, unmarked
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import Stop, compile_blocks
 from aunet.vocabulary import vocabulary
@@ -82,6 +84,12 @@ class Trainer:
         self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0
         """Finished steps, ids of text read, the bytes they stand for, FLOPs (of all ranks), seconds spent in steps."""
         self.saved_step = -1
+        self.interval = Interval()
+        self.peak: float | None = None
+        """FLOP/s of a matrix product on this device, where it was measured."""
+        self.mark: Mark = unmarked
+        self.after_step: Callable[[], None] = lambda: None
+        """What names the parts of a step, and what follows one, while a run is traced."""
         self.health = torch.zeros(2)
         """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
 
@@ -138,11 +146,15 @@ class Trainer:
             compile_blocks(self.model, self.device)
         told = 0
         while self.step < self.plan.steps and not stop.agreed(self.ranks):
-            started = time.perf_counter()
+            started, logged = time.perf_counter(), self._is_logged(self.step + 1)
             values = self.train_step()
-            self.seconds += time.perf_counter() - started
-            if self.step % settings.log_every == 0 or self.step == self.plan.steps:
-                self._check_health()
+            if logged:
+                self._check_health()  # which waits for the device, so that its work is in the time
+            took = time.perf_counter() - started
+            self.seconds += took
+            self.interval.seconds += took
+            self.after_step()
+            if logged:
                 line = self._report(values)
                 if metrics:
                     metrics.write(self.step, line)
@@ -175,15 +187,19 @@ class Trainer:
         save_model(model, self.out, facts)
         return Outcome(self.step, stopped, valid, self.seconds)
 
+    def _is_logged(self, step: int) -> bool:
+        return step % self.config.train.log_every == 0 or step == self.plan.steps
+
     def train_step(self) -> dict[str, Any]:
         """One optimizer step; the values it returns may still be on the device."""
         settings = self.config.train
         waiting = time.perf_counter()
-        rows = self.loader.next_rows(self.plan.rows_per_step)
-        # Whatever their number of rows, all ranks have as many micro-batches.
-        ends = [len(rows) * i // settings.accumulate for i in range(settings.accumulate + 1)]
-        batches = [collate(rows[start:stop]) for start, stop in itertools.pairwise(ends)]
-        waited = time.perf_counter() - waiting
+        with self.mark("data"):
+            rows = self.loader.next_rows(self.plan.rows_per_step)
+            # Whatever their number of rows, all ranks have as many micro-batches.
+            ends = [len(rows) * i // settings.accumulate for i in range(settings.accumulate + 1)]
+            batches = [collate(rows[start:stop]) for start, stop in itertools.pairwise(ends)]
+        self.interval.waited += time.perf_counter() - waiting
         own = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
         counts = [int(count) for count in self.ranks.sums(own)]
         positions = counts[0]
@@ -192,13 +208,17 @@ class Trainer:
         for batch in batches:
             synchronise(self.model, batch is batches[-1])
             part = self._loss(batch) / positions
-            part.backward()
+            with self.mark("backward"):
+                part.backward()
             loss += part.detach()
         loss = self.ranks.sum(loss)
-        norm = clip_gradients(self.model.parameters(), settings.clip, self.ranks)
+        stage_norms = gradient_norms(self.model) if self._is_logged(self.step + 1) else None
+        with self.mark("clip"):
+            norm = clip_gradients(self.model.parameters(), settings.clip, self.ranks)
         self.health = torch.stack([loss, norm])
         rate = learning_rate(self.plan, self.step)
-        take_step(self.optimizers, rate)
+        with self.mark("optimizer"):
+            take_step(self.optimizers, rate)
         self.step += 1
         lengths = [stage_lengths(batch.levels, batch.starts, batch.counts) for batch in batches]
         flops = sum(useful_flops(self.config.model, of_batch) for of_batch in lengths)
@@ -207,14 +227,16 @@ class Trainer:
         self.bytes += int(step_bytes)
         self.units += int(step_units)
         self.useful_flops += step_flops
+        self.interval.bytes += read[0]
+        self.interval.useful_flops += step_flops
         return {
             "loss": loss,
             "grad_norm": norm,
+            "stage_grad_norm": stage_norms,
             "lr": rate,
             "positions": positions,
             "step_bytes": int(step_bytes),
             "contraction": [positions / count for count in counts],
-            "data_wait": waited,
         }
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -227,13 +249,17 @@ class Trainer:
             return self.model.loss(ids, targets, levels, starts, batch.counts, longest)
 
     def _report(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        line = {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
+        line: dict[str, Any] = {
+            name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()
+        }
         rate = self.bytes / max(self.seconds, 1e-9)
         flops = self.units * self.plan.flops_per_byte
         # Rows cut documents, so this is what training sees, not the bits per byte of documents.
         line["train_bits_per_byte"] = line["loss"] * line["positions"] / math.log(2) / line["step_bytes"]
         counted = {"units": self.units, "bytes": self.bytes, "paper_flops": flops, "useful_flops": self.useful_flops}
-        return {**line, **counted, "bytes_per_second": rate, "seconds": self.seconds}
+        measured = self.interval.report(self.ranks, self.device, self.peak)
+        self.interval = Interval()
+        return {**line, **counted, "bytes_per_second": rate, **measured, "seconds": self.seconds}
 
     def _whole(self) -> AUNet | None:
         return whole(self.model, self.ranks)

@@ -19,8 +19,10 @@ from aunet.splitting import splitter
 from aunet.train import checkpoint
 from aunet.train.distributed import check, find_ranks, joined
 from aunet.train.loop import Outcome, Trainer, Validate
+from aunet.train.measures import peak_rate
 from aunet.train.metrics import Metrics
 from aunet.train.plan import make_plan
+from aunet.train.profile import tracing
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import locked, prepare_device, stop_on_signals
 from aunet.vocabulary import vocabulary
@@ -80,11 +82,14 @@ def run_training(
             trainer.model.config = keep_tokenizer(config.model, out)
             write_json(out / "run.json", json.loads(config.model_dump_json()))
             metrics = Metrics(out, config, trainer.step)
+            trainer.peak = peak_rate(out, device, config.train.precision)
         progress = TrainingProgress(console, plan.steps, trainer.step)
         try:
             for line in progress_lines:
                 progress.say(line)
-            outcome = trainer.run(validate, metrics, progress, stop)
+            with tracing(config.train.profile, trainer.model, out, ranks, progress.say) as marking:
+                trainer.mark, trainer.after_step = marking
+                outcome = trainer.run(validate, metrics, progress, stop)
         finally:
             progress.close()
             if metrics:
