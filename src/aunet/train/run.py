@@ -23,6 +23,8 @@ from aunet.train.metrics import Metrics
 from aunet.train.plan import make_plan
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import locked, prepare_device, stop_on_signals
+from aunet.train.saving import Saver, policy
+from aunet.train.storage import open_storage
 from aunet.vocabulary import vocabulary
 
 MakeValidate = Callable[[RunConfig], Validate | None]
@@ -56,6 +58,7 @@ def run_training(
     console = console if ranks.first else Console(quiet=True)
     out = Path(config.train.out)
     make_directory(out, "train.out")
+    storage = open_storage(config.train)
     device = prepare_device(config.train, ranks)
     validate = make_validate(config)
     rule = splitter(config.model.splitter)
@@ -66,11 +69,11 @@ def run_training(
         stop_on_signals(seconds, patient=ranks.count > 1) as stop,
     ):
         progress_lines: list[str] = []
-        found = checkpoint.newest(out / "checkpoints", progress_lines.append, ranks)
+        found = checkpoint.newest(storage, progress_lines.append, ranks)
         trainer = Trainer(config, plan, loader, device, ranks)
         if found:
             trainer.resume(found)
-            progress_lines.append(f"resuming after step {found.step} from {found.directory}")
+            progress_lines.append(f"resuming after step {found.step} from {found}")
         elif config.train.init_from:
             trainer.start_from(Path(config.train.init_from))
             progress_lines.append(f"starting from the weights of {config.train.init_from}")
@@ -84,14 +87,15 @@ def run_training(
         try:
             for line in progress_lines:
                 progress.say(line)
-            outcome = trainer.run(validate, metrics, progress, stop)
+            with Saver(storage, policy(config.train), ranks) as saver:
+                outcome = trainer.run(validate, metrics, progress, stop, saver)
         finally:
             progress.close()
             if metrics:
                 metrics.close()
         if outcome.stopped:
             console.print(
-                f"stopped after step {outcome.step} of {plan.steps}, saved in {out / 'checkpoints'}; "
+                f"stopped after step {outcome.step} of {plan.steps}, saved in {storage}; "
                 "run the same command again to resume",
                 highlight=False,
                 soft_wrap=True,
