@@ -22,7 +22,7 @@ from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError, RunFailed
 from aunet.model.aunet import AUNet
-from aunet.model.directory import TOKENIZER, load_config, load_model, save_model
+from aunet.model.directory import TOKENIZER, load_config, load_model, save_model, training_facts
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
 from aunet.train.distributed import ALONE, Ranks, load_whole, shard, synchronise, whole
@@ -170,13 +170,8 @@ class Trainer:
         valid: Mapping[str, float] | None = metrics.validated(self.step)
         if valid is None and validate and not stopped:
             valid = self._validate(model, validate, metrics, progress)
-        facts = {
-            "steps": self.step,
-            "bytes read": self.bytes,
-            "paper FLOPs": f"{self.units * self.plan.flops_per_byte:.3g}",
-        }
-        if valid:
-            facts["bits per byte on held-out text"] = f"{valid['bits_per_byte']:.4f}"
+        score = valid["bits_per_byte"] if valid else None
+        facts = training_facts(self.step, self.bytes, self.units * self.plan.flops_per_byte, score)
         save_model(model, self.out, facts)
         return Outcome(self.step, stopped, valid, self.seconds)
 

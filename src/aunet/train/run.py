@@ -14,7 +14,7 @@ from aunet.config import RunConfig
 from aunet.data.loader import Loader
 from aunet.errors import ConfigError
 from aunet.files import make_directory, write_json
-from aunet.model.directory import keep_tokenizer
+from aunet.model.directory import RUN, keep_tokenizer
 from aunet.splitting import splitter
 from aunet.train import checkpoint
 from aunet.train.distributed import check, find_ranks, joined
@@ -81,7 +81,7 @@ def run_training(
         if ranks.first:
             # From here on the run has a tokenizer of its own, whatever becomes of the file.
             trainer.model.config = keep_tokenizer(config.model, out)
-            write_json(out / "run.json", json.loads(config.model_dump_json()))
+            write_json(out / RUN, json.loads(config.model_dump_json()))
             metrics = Metrics(out, config, trainer.step)
         progress = TrainingProgress(console, plan.steps, trainer.step)
         try:
