@@ -79,9 +79,14 @@ class Saver:
         self._thread = threading.Thread(target=self._write, args=arguments, name=f"save-{step}", daemon=True)
         self._thread.start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether this rank is writing."""
+        return self._thread is not None and self._thread.is_alive()
+
     def check(self) -> None:
         """AUNetError where the save that runs has failed. All ranks ask after the same step and hear the same."""
-        if self._thread and not any(self._ranks.sums([self._thread.is_alive()])):
+        if self._thread and not any(self._ranks.sums([self.busy])):
             self.wait()
 
     def wait(self) -> None:
