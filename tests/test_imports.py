@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "aunet"
 OPTIONAL = ["datasets", "pyarrow", "zstandard", "wandb", "tensorboard", "transformers", "tokenizers", "pandas", "scipy"]
 OPTIONAL += ["fastapi", "starlette", "uvicorn", "prometheus_client", "ray", "optuna", "sqlalchemy", "matplotlib"]
-OPTIONAL += ["lm_eval", "sacrebleu"]
+OPTIONAL += ["lm_eval", "sacrebleu", "s3fs"]
 NOTHING_WITHOUT = {"hf", "serve", "evals.harness", "evals.harness_tasks"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
 

@@ -252,8 +252,13 @@ class TrainConfig(Strict):
     log_every: int = Field(default=1, gt=0)
     valid_every: int = Field(default=0, ge=0, description="steps between validations; 0: only at the end")
     checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
+    checkpoints: str | None = Field(
+        default=None, description="a directory, or a URL such as s3://bucket/run; not given: OUT/checkpoints"
+    )
     keep: int = Field(default=2, gt=0, description="newest checkpoints kept")
     profile: bool = Field(default=False, description="write a trace of a few steps of every rank")
+    keep_best: int = Field(default=0, ge=0, description="and those with the lowest bits per byte on held-out text")
+    keep_every: int = Field(default=0, ge=0, description="and those of every so many steps; 0: none")
     tensorboard: bool = False
     wandb: bool = False
 
@@ -263,6 +268,17 @@ class TrainConfig(Strict):
         if len(given) > 1:
             raise ValueError(f"give one of {', '.join(LENGTHS)}, not {' and '.join(given)}")
         return self
+
+    @model_validator(mode="after")
+    def _check_keep_best(self) -> Self:
+        if self.keep_best and not self.valid_every:
+            raise ValueError("keep_best: only steps that are validated have a score; set valid_every")
+        return self
+
+    @property
+    def checkpoints_at(self) -> str:
+        """Where checkpoints are written and looked for."""
+        return self.checkpoints or str(Path(self.out) / "checkpoints")
 
 
 class RunConfig(Strict):

@@ -24,6 +24,7 @@ from aunet.train.loop import Trainer
 from aunet.train.plan import make_plan
 from aunet.train.run import run_training
 from aunet.train.runtime import prepare_device
+from aunet.train.storage import open_storage
 
 PROMPT = "The function returns "
 SAMPLE_BYTES, PASSAGE_BYTES = 400, 900
@@ -58,7 +59,7 @@ def _configured(out: Path, train: Path, valid: Path, seconds: float, console: Co
         f"train.out={out / 'model'}",
     ]
     config = load_run("demo", overrides)
-    found = checkpoint.newest(out / "model" / "checkpoints", console.print)
+    found = checkpoint.newest(open_storage(config.train), console.print)
     if found:  # the number of steps belongs to the run
         return load_run("demo", [*overrides, f"train.steps={found.state['config']['train']['steps']}"])
     steps = min(make_plan(config).steps, max(20, int(MARGIN * seconds / _seconds_per_step(config))))

@@ -13,11 +13,12 @@ from aunet.cli.looking import convert, info, inspect, split
 from aunet.cli.planning import plan
 from aunet.cli.process import run
 from aunet.cli.scaling import scale
-from aunet.cli.training import demo, tokenizer, train
+from aunet.cli.training import demo, export, tokenizer, train
 from aunet.cli.writing import bench, generate, serve
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
+    "export": export,
     "demo": demo,
     "generate": generate,
     "eval": evaluate,

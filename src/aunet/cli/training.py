@@ -34,6 +34,26 @@ def train(
     raise typer.Exit(finished.exit_code)
 
 
+def export(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT_OR_RUN", help="A run, where its checkpoints are, or one; also a URL.")
+    ],
+    step: Annotated[int | None, typer.Option(help="Of which step; without, the newest that is whole.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The model directory to write; without, model-step-N here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the model directory of a checkpoint."""
+    from aunet.train import export as work
+
+    errors = Console(stderr=True)
+    done = work.export(checkpoint, step, out, lambda text: errors.print(text, highlight=False, soft_wrap=True))
+    if as_json:
+        print(json.dumps({"source": done.source, "step": done.step, "out": str(done.out)}))
+    else:
+        text = f"{done.out}: the model after step {done.step}, from {done.source}"
+        Console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def demo(
     out: Annotated[Path, typer.Option(help="Directory of the text, the model and the report.")] = Path("demo"),
     seconds: Annotated[float, typer.Option(help="Training time at most.")] = 240.0,

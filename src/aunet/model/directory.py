@@ -20,6 +20,8 @@ from aunet.files import replacing, write_json
 from aunet.model.aunet import AUNet
 
 CONFIG, WEIGHTS, CARD, TOKENIZER = "config.json", "model.safetensors", "README.md", "tokenizer.json"
+RUN = "run.json"
+"""The configuration of the training run whose directory it is."""
 
 
 def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -82,7 +84,10 @@ def load_config(directory: Path) -> AUNetConfig:
     """The architecture of a model directory, with the place of its own tokenizer."""
     path = directory / CONFIG
     if not path.is_file() and (directory / "checkpoints").is_dir():
-        raise AUNetError(f"{directory}: the training run there has not ended; continue it with aunet train")
+        raise AUNetError(
+            f"{directory}: the training run there has not ended; continue it with aunet train, or take "
+            "the model of a checkpoint with aunet export"
+        )
     if not path.is_file():
         raise AUNetError(f"{directory}: no {CONFIG} there; name a model directory, such as the `out` of a training run")
     try:
@@ -105,6 +110,14 @@ def validate_saved(values: Any, version: str, origin: str) -> AUNetConfig:
         raise ConfigError(
             f"{first}; written by aunet {version}, this is {aunet.__version__}: install that one"
         ) from None
+
+
+def training_facts(steps: int, read: int, flops: float, bits_per_byte: float | None) -> dict[str, str]:
+    """What a model card states about training; `read`: bytes, `flops`: the paper's."""
+    facts = {"steps": f"{steps}", "bytes read": f"{read}", "paper FLOPs": f"{flops:.3g}"}
+    if bits_per_byte is not None:
+        facts["bits per byte on held-out text"] = f"{bits_per_byte:.4f}"
+    return facts
 
 
 def model_card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:

@@ -21,7 +21,8 @@ HUB = "hf:"
 NOT_THE_SETTING = {
     "data": ("valid", "valid_bytes", "workers", "prefetch"),
     "train": (
-        *("out", "device", "threads", "log_every", "valid_every", "checkpoint_every", "keep", "tensorboard", "wandb"),
+        *("out", "device", "threads", "log_every", "valid_every", "checkpoint_every", "tensorboard", "wandb"),
+        *("checkpoints", "keep", "keep_best", "keep_every"),
     ),
 }
 """Keys that change where and how a run goes on, and not what it finds."""

@@ -8,10 +8,11 @@ every question itself, and its model is a plain module.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,7 +22,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from aunet.config import RunConfig, TrainConfig
 from aunet.data.mixing import Share
-from aunet.errors import ConfigError
+from aunet.errors import AUNetError, ConfigError
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.mamba import MambaBlock
 from aunet.train.tables import CutLookup, chunks
@@ -30,6 +31,10 @@ AHEAD = 2
 """Modules whose weights are asked for before they are needed: a pooling is too small to hide the block behind it."""
 PIECE = 1 << 24
 """Numbers of a look-up that are gathered at once."""
+ASIDE_TIMEOUT = timedelta(hours=12)
+"""A rank that writes to a slow disk or over a network is waited for; one that died is noticed at once."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Ranks:
     count: int = 1
     local: int = 0
     """Among those of its machine."""
+    group: distributed.ProcessGroup | None = None
+    """Through which they talk; None: that of all training."""
 
     @property
     def first(self) -> bool:
@@ -56,7 +63,7 @@ class Ranks:
         if self.count == 1:
             return list(values)
         summed = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(summed)
+        distributed.all_reduce(summed, group=self.group)
         return summed.tolist()
 
     def gather(self, values: Sequence[float]) -> list[list[float]]:
@@ -65,7 +72,7 @@ class Ranks:
             return [list(values)]
         mine = torch.tensor(values, dtype=torch.float64)
         found = [torch.empty_like(mine) for _ in range(self.count)]
-        distributed.all_gather(found, mine)
+        distributed.all_gather(found, mine, group=self.group)
         return [of_rank.tolist() for of_rank in found]
 
     def most(self, value: int) -> int:
@@ -73,18 +80,47 @@ class Ranks:
         if self.count == 1:
             return value
         found = torch.tensor(value)
-        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX, group=self.group)
         return int(found)
 
     def sum(self, value: Tensor) -> Tensor:
         """A tensor summed over all ranks, on its device."""
         if self.count > 1:
-            distributed.all_reduce(value)
+            distributed.all_reduce(value, group=self.group)
         return value
 
     def wait(self) -> None:
         """Until all ranks are here."""
         self.most(0)
+
+    def each(self, value: T) -> list[T]:
+        """What every rank says, in their order."""
+        if self.count == 1:
+            return [value]
+        said: list[Any] = [None] * self.count
+        distributed.all_gather_object(said, value, group=self.group)
+        return said
+
+    def together(self, action: Callable[[], T]) -> list[T]:
+        """What the action gives on every rank; an AUNetError or OSError of any of them is an AUNetError of all."""
+        done, problem = None, None
+        try:
+            done = action()
+        except AUNetError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        said = self.each((done, problem))
+        for _, problem in said:
+            if problem is not None:
+                raise AUNetError(problem)
+        return [cast(T, done) for done, _ in said]
+
+    def aside(self) -> "Ranks":
+        """The same ranks with a group of their own, over the CPU: a thread talks through it while training goes on."""
+        if self.count == 1:
+            return self
+        return replace(self, group=distributed.new_group(backend="gloo", timeout=ASIDE_TIMEOUT))
 
 
 ALONE = Ranks()
@@ -101,7 +137,8 @@ def find_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     else:
         return ALONE
-    ranks = Ranks(*(int(environment.get(name, "0")) for name in names))
+    rank, count, local = (int(environment.get(name, "0")) for name in names)
+    ranks = Ranks(rank, count, local)
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if ranks.count > 1 and name not in environment:
             raise ConfigError(

@@ -22,7 +22,7 @@ from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError, RunFailed
 from aunet.model.aunet import AUNet
-from aunet.model.directory import load_config, save_model, stored_weights
+from aunet.model.directory import TOKENIZER, load_config, save_model, stored_weights, training_facts
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
 from aunet.train.distributed import ALONE, Ranks, load_whole, place, shard, synchronise, whole
@@ -33,6 +33,7 @@ from aunet.train.plan import Plan, learning_rate
 from aunet.train.profile import Mark, unmarked
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import Stop, compile_blocks
+from aunet.train.saving import Saver
 from aunet.vocabulary import vocabulary
 
 Validate = Callable[[AUNet], Mapping[str, float]]
@@ -83,6 +84,8 @@ class Trainer:
         checkpoint.materialise(self.optimizers)
         self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0
         """Finished steps, ids of text read, the bytes they stand for, FLOPs (of all ranks), seconds spent in steps."""
+        self.scores: dict[int, float] = {}
+        """Bits per byte on held-out text of the steps that were validated."""
         self.saved_step = -1
         self.interval = Interval()
         self.peak: float | None = None
@@ -113,16 +116,16 @@ class Trainer:
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Continue after a checkpoint; raises AUNetError that names a setting which has changed."""
         # Settings that the version which saved it did not have yet are filled in.
-        configs = validate(RunConfig, found.state["config"], str(found.directory)), self.config
+        configs = validate(RunConfig, found.state["config"], str(found)), self.config
         saved, ours = (config.model_dump(mode="json", exclude={"model": {"tokenizer"}}) for config in configs)
         for key in FIXED_ON_RESUME:
             then, now = _at(saved, key), _at(ours, key)
             if then != now:
                 change = _difference(key, then, now)
-                raise AUNetError(f"cannot resume {found.directory}: {change}; restore it or name another train.out")
+                raise AUNetError(f"cannot resume {found}: {change}; restore it or name another train.out")
         if found.state["rows_per_step"] != self.plan.rows_per_step:
             raise AUNetError(
-                f"cannot resume {found.directory}: a step has {self.plan.rows_per_step} rows now and had "
+                f"cannot resume {found}: a step has {self.plan.rows_per_step} rows now and had "
                 f"{found.state['rows_per_step']}; restore train.batch_bytes or name another train.out"
             )
         self.loader.load_state_dict(found.state["loader"])
@@ -132,18 +135,21 @@ class Trainer:
         # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
         estimate = self.units * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
         self.useful_flops = found.state.get("useful_flops", estimate)
+        self.scores = {int(step): score for step, score in found.state.get("valid", {}).items()}
         self.saved_step = found.step
 
     def run(
-        self, validate: Validate | None, metrics: Metrics | None, progress: TrainingProgress, stop: Stop
+        self, validate: Validate | None, metrics: Metrics | None, progress: TrainingProgress, stop: Stop, saver: Saver
     ) -> Outcome:
-        """Train to the end of the plan or to a signal; either way the last step is saved.
+        """Train to the end of the plan or to a signal; either way the save of the last step is begun.
 
         `metrics`: None on all ranks but the first, which also validates and writes the model.
         """
         settings = self.config.train
         if settings.compile:
             compile_blocks(self.model, self.device)
+        if metrics:
+            self.scores |= metrics.scores()
         told = 0
         while self.step < self.plan.steps and not stop.agreed(self.ranks):
             started, logged = time.perf_counter(), self._is_logged(self.step + 1)
@@ -167,9 +173,10 @@ class Trainer:
                 model = self._whole()
                 if model and metrics:
                     self._validate(model, validate, metrics, progress)
+            saver.check()
             if self.step % settings.checkpoint_every == 0:
-                self.save()
-        self.save()
+                self.save(saver)
+        self.save(saver)
         stopped = self.step < self.plan.steps
         model = self._whole()
         if model is None or metrics is None:
@@ -177,13 +184,8 @@ class Trainer:
         valid: Mapping[str, float] | None = metrics.validated(self.step)
         if valid is None and validate and not stopped:
             valid = self._validate(model, validate, metrics, progress)
-        facts = {
-            "steps": self.step,
-            "bytes read": self.bytes,
-            "paper FLOPs": f"{self.units * self.plan.flops_per_byte:.3g}",
-        }
-        if valid:
-            facts["bits per byte on held-out text"] = f"{valid['bits_per_byte']:.4f}"
+        score = valid["bits_per_byte"] if valid else None
+        facts = training_facts(self.step, self.bytes, self.units * self.plan.flops_per_byte, score)
         save_model(model, self.out, facts)
         return Outcome(self.step, stopped, valid, self.seconds)
 
@@ -270,11 +272,12 @@ class Trainer:
         model.eval()
         valid = validate(model.to(self.device))
         metrics.write(self.step, {f"valid_{name}": value for name, value in valid.items()})
+        self.scores[self.step] = valid["bits_per_byte"]
         progress.say(f"step {self.step}: {valid['bits_per_byte']:.4f} bits per byte on held-out text")
         return valid
 
-    def save(self) -> None:
-        """Write a checkpoint of the finished step, unless it is on disk already."""
+    def save(self, saver: Saver) -> None:
+        """Begin to write a checkpoint of the finished step, unless there is one already."""
         if self.saved_step == self.step:
             return
         self._check_health()
@@ -286,17 +289,20 @@ class Trainer:
             "bytes": self.bytes,
             "useful_flops": self.useful_flops,
             "seconds": self.seconds,
+            "valid": self.scores,
             "loader": self.loader.state_dict(),
         }
         tensors = checkpoint.training_tensors(self.model, self.optimizers)
-        checkpoint.save(self.out / "checkpoints", self.step, tensors, state, self.config.train.keep, self.ranks)
+        path = self.model.config.tokenizer
+        tokenizer = {TOKENIZER: Path(path).read_bytes()} if path and self.ranks.first else {}
+        saver.begin(self.step, tensors, state, tokenizer, self.scores)
         self.saved_step = self.step
 
     def _check_health(self) -> None:
         """Refuse to log or to save a step whose loss or gradient, and so its weights, are not finite."""
         loss, norm = self.health.tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            where = f"resume from {self.out / 'checkpoints'}" if self.saved_step > 0 else "start again"
+            where = f"resume from {self.config.train.checkpoints_at}" if self.saved_step > 0 else "start again"
             raise RunFailed(
                 f"step {self.step}: the loss is {loss}, the gradient norm {norm}; "
                 f"lower train.lr (now {self.plan.lr:g}) and {where}"

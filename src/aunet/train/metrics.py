@@ -58,6 +58,10 @@ class Metrics:
         found = self._valid.get(step)
         return found and {k.removeprefix("valid_"): v for k, v in found.items() if k.startswith("valid_")}
 
+    def scores(self) -> dict[int, float]:
+        """Bits per byte on held-out text of every step that was validated."""
+        return {step: line["valid_bits_per_byte"] for step, line in self._valid.items()}
+
     def close(self) -> None:
         """Close the file and the sinks."""
         try:

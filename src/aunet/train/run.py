@@ -14,7 +14,7 @@ from aunet.config import RunConfig
 from aunet.data.loader import Loader
 from aunet.errors import ConfigError
 from aunet.files import make_directory, write_json
-from aunet.model.directory import keep_tokenizer
+from aunet.model.directory import RUN, keep_tokenizer
 from aunet.splitting import splitter
 from aunet.train import checkpoint
 from aunet.train.distributed import check, find_ranks, joined
@@ -25,6 +25,8 @@ from aunet.train.plan import make_plan
 from aunet.train.profile import tracing
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import locked, prepare_device, stop_on_signals
+from aunet.train.saving import Saver, policy
+from aunet.train.storage import open_storage
 from aunet.vocabulary import vocabulary
 
 MakeValidate = Callable[[RunConfig], Validate | None]
@@ -58,6 +60,7 @@ def run_training(
     console = console if ranks.first else Console(quiet=True)
     out = Path(config.train.out)
     make_directory(out, "train.out")
+    storage = open_storage(config.train)
     device = prepare_device(config.train, ranks)
     validate = make_validate(config)
     rule = splitter(config.model.splitter)
@@ -68,11 +71,11 @@ def run_training(
         stop_on_signals(seconds, patient=ranks.count > 1) as stop,
     ):
         progress_lines: list[str] = []
-        found = checkpoint.newest(out / "checkpoints", progress_lines.append, ranks)
+        found = checkpoint.newest(storage, progress_lines.append, ranks)
         trainer = Trainer(config, plan, loader, device, ranks)
         if found:
             trainer.resume(found)
-            progress_lines.append(f"resuming after step {found.step} from {found.directory}")
+            progress_lines.append(f"resuming after step {found.step} from {found}")
         elif config.train.init_from:
             trainer.start_from(Path(config.train.init_from))
             progress_lines.append(f"starting from the weights of {config.train.init_from}")
@@ -80,23 +83,26 @@ def run_training(
         if ranks.first:
             # From here on the run has a tokenizer of its own, whatever becomes of the file.
             trainer.model.config = keep_tokenizer(config.model, out)
-            write_json(out / "run.json", json.loads(config.model_dump_json()))
+            write_json(out / RUN, json.loads(config.model_dump_json()))
             metrics = Metrics(out, config, trainer.step)
             trainer.peak = peak_rate(out, device, config.train.precision)
         progress = TrainingProgress(console, plan.steps, trainer.step)
         try:
             for line in progress_lines:
                 progress.say(line)
-            with tracing(config.train.profile, trainer.model, out, ranks, progress.say) as marking:
+            with (
+                tracing(config.train.profile, trainer.model, out, ranks, progress.say) as marking,
+                Saver(storage, policy(config.train), ranks) as saver,
+            ):
                 trainer.mark, trainer.after_step = marking
-                outcome = trainer.run(validate, metrics, progress, stop)
+                outcome = trainer.run(validate, metrics, progress, stop, saver)
         finally:
             progress.close()
             if metrics:
                 metrics.close()
         if outcome.stopped:
             console.print(
-                f"stopped after step {outcome.step} of {plan.steps}, saved in {out / 'checkpoints'}; "
+                f"stopped after step {outcome.step} of {plan.steps}, saved in {storage}; "
                 "run the same command again to resume",
                 highlight=False,
                 soft_wrap=True,
