@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aunet.bytes import VOCAB_SIZE
 from aunet.errors import ConfigError
@@ -241,6 +241,10 @@ class TrainConfig(Strict):
         default=(), description="learning rate of every stage, bytes first, relative to `lr`; empty: 1 for all"
     )
     clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
+    spike: float = Field(
+        default=0.0, ge=0, description="skip updates of so many times the usual loss or gradient norm; 0: none"
+    )
+    max_skips: int = Field(default=10, ge=0, description="updates skipped among 128 beyond which a run ends")
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     device: str = "auto"
@@ -250,8 +254,16 @@ class TrainConfig(Strict):
     valid_every: int = Field(default=0, ge=0, description="steps between validations; 0: only at the end")
     checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")
     keep: int = Field(default=2, gt=0, description="newest checkpoints kept")
+    stall_timeout: float = Field(default=600.0, gt=0, description="seconds after which a hanging process is named")
     tensorboard: bool = False
     wandb: bool = False
+
+    @field_validator("spike")
+    @classmethod
+    def _check_spike(cls, spike: float) -> float:
+        if 0 < spike <= 1:
+            raise ValueError("give a number above 1, or 0 to skip only what is not finite")
+        return spike
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:

@@ -20,17 +20,19 @@ import aunet
 from aunet.config import RunConfig, validate
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
-from aunet.errors import AUNetError, RunFailed
+from aunet.errors import AUNetError
 from aunet.model.aunet import AUNet
 from aunet.model.directory import load_config, load_model, save_model
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
 from aunet.train.distributed import ALONE, Ranks, load_whole, shard, synchronise, whole
+from aunet.train.guard import Guard
 from aunet.train.metrics import Metrics
 from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import Stop, compile_blocks
+from aunet.train.watch import Watch
 from aunet.vocabulary import vocabulary
 
 Validate = Callable[[AUNet], Mapping[str, float]]
@@ -68,9 +70,16 @@ class Trainer:
     """Everything a run consists of. `step` counts the finished optimizer steps."""
 
     def __init__(
-        self, config: RunConfig, plan: Plan, loader: Loader, device: torch.device, ranks: Ranks = ALONE
+        self,
+        config: RunConfig,
+        plan: Plan,
+        loader: Loader,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        watch: Watch | None = None,
     ) -> None:
         self.config, self.plan, self.loader, self.device, self.ranks = config, plan, loader, device, ranks
+        self.watch = watch or Watch()
         self.out = Path(config.train.out)
         self.model = AUNet.on_meta(config.model).to_empty(device=device)
         self.model.initialise(config.train.seed, config.train.init)
@@ -80,8 +89,7 @@ class Trainer:
         self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0
         """Finished steps, ids of text read, the bytes they stand for, FLOPs (of all ranks), seconds spent in steps."""
         self.saved_step = -1
-        self.health = torch.zeros(2)
-        """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
+        self.guard = Guard(config.train, device)
 
     def start_from(self, directory: Path) -> None:
         """Take the weights of a model directory (fine-tuning); AUNetError that names what differs from this model.
@@ -122,6 +130,8 @@ class Trainer:
         # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
         estimate = self.units * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
         self.useful_flops = found.state.get("useful_flops", estimate)
+        if "guard" in found.state:
+            self.guard.load_state_dict(found.state["guard"])
         self.saved_step = found.step
 
     def run(
@@ -135,28 +145,36 @@ class Trainer:
         if settings.compile:
             compile_blocks(self.model, self.device)
         told = 0
+        _, skipped = self._check_health()
+        due = False
         while self.step < self.plan.steps and not stop.agreed(self.ranks):
             started = time.perf_counter()
             values = self.train_step()
             self.seconds += time.perf_counter() - started
             if self.step % settings.log_every == 0 or self.step == self.plan.steps:
-                self._check_health()
-                line = self._report(values)
+                already, (_, skipped) = skipped, self._check_health()
+                if skipped > already:
+                    progress.say(f"step {self.step}: skipped {skipped - already} updates, {skipped} so far")
+                line = self._report(values) | {"skipped": skipped}
                 if metrics:
-                    metrics.write(self.step, line)
+                    metrics.write(self.step, _finite(line))
                 progress.update(self.step, line["train_bits_per_byte"], line["bytes_per_second"])
             problems = self.loader.problems.lines()
-            for text in problems[told:]:
+            for text in (*problems[told:], *self.loader.take_restarts()):
                 progress.say(text)
             told = len(problems)
             if validate and settings.valid_every and self.step % settings.valid_every == 0:
                 model = self._whole()
                 if model and metrics:
                     self._validate(model, validate, metrics, progress)
-            if self.step % settings.checkpoint_every == 0:
+            due = due or self.step % settings.checkpoint_every == 0
+            # After a step that was not finite it waits for a better one: the weights themselves may be to blame.
+            if due and self._check_health()[0]:
                 self.save()
-        self.save()
+                due = False
         stopped = self.step < self.plan.steps
+        self._check_health(last=not stopped)
+        self.save()
         model = self._whole()
         if model is None or metrics is None:
             return Outcome(self.step, stopped, None, self.seconds)
@@ -176,12 +194,14 @@ class Trainer:
     def train_step(self) -> dict[str, Any]:
         """One optimizer step; the values it returns may still be on the device."""
         settings = self.config.train
+        self.watch.at(self.step + 1, "reading")
         waiting = time.perf_counter()
         rows = self.loader.next_rows(self.plan.rows_per_step)
         # Whatever their number of rows, all ranks have as many micro-batches.
         ends = [len(rows) * i // settings.accumulate for i in range(settings.accumulate + 1)]
         batches = [collate(rows[start:stop]) for start, stop in itertools.pairwise(ends)]
         waited = time.perf_counter() - waiting
+        self.watch.at(self.step + 1, "computing")
         own = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
         counts = [int(count) for count in self.ranks.sums(own)]
         positions = counts[0]
@@ -194,9 +214,8 @@ class Trainer:
             loss += part.detach()
         loss = self.ranks.sum(loss)
         norm = clip_gradients(self.model.parameters(), settings.clip)
-        self.health = torch.stack([loss, norm])
         rate = learning_rate(self.plan, self.step)
-        take_step(self.optimizers, rate)
+        take_step(self.optimizers, rate, self.guard.judge(self.step, loss, norm))
         self.step += 1
         lengths = [stage_lengths(batch.levels, batch.starts, batch.counts) for batch in batches]
         flops = sum(useful_flops(self.config.model, of_batch) for of_batch in lengths)
@@ -239,6 +258,7 @@ class Trainer:
     def _validate(
         self, model: AUNet, validate: Validate, metrics: Metrics, progress: TrainingProgress
     ) -> Mapping[str, float]:
+        self.watch.at(self.step, "validating")
         model.eval()
         valid = validate(model)
         metrics.write(self.step, {f"valid_{name}": value for name, value in valid.items()})
@@ -249,7 +269,7 @@ class Trainer:
         """Write a checkpoint of the finished step, unless it is on disk already."""
         if self.saved_step == self.step:
             return
-        self._check_health()
+        self.watch.at(self.step, "saving")
         state = {
             "aunet": aunet.__version__,
             "config": json.loads(self.config.model_dump_json()),
@@ -259,20 +279,21 @@ class Trainer:
             "useful_flops": self.useful_flops,
             "seconds": self.seconds,
             "loader": self.loader.state_dict(),
+            "guard": self.guard.state_dict(),
         }
         tensors = checkpoint.training_tensors(self.model, self.optimizers)
         checkpoint.save(self.out / "checkpoints", self.step, tensors, state, self.config.train.keep, self.ranks)
         self.saved_step = self.step
 
-    def _check_health(self) -> None:
-        """Refuse to log or to save a step whose loss or gradient, and so its weights, are not finite."""
-        loss, norm = self.health.tolist()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            where = f"resume from {self.out / 'checkpoints'}" if self.saved_step > 0 else "start again"
-            raise RunFailed(
-                f"step {self.step}: the loss is {loss}, the gradient norm {norm}; "
-                f"lower train.lr (now {self.plan.lr:g}) and {where}"
-            )
+    def _check_health(self, last: bool = False) -> tuple[bool, int]:
+        """Whether the last step was finite, and how many updates were skipped so far; RunFailed if too many."""
+        where = f"resume from {self.out / 'checkpoints'}" if self.saved_step > 0 else "start again"
+        return self.guard.check(self.step, f"lower train.lr (now {self.plan.lr:g}) and {where}", last)
+
+
+def _finite(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the numbers that JSON has no form for, which a step that was skipped may have."""
+    return {name: value for name, value in line.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:
