@@ -128,14 +128,14 @@ def test_data_that_vanish_end_all_processes_and_are_missed_by_no_step(tmp_path: 
     reached = losses(out)[-1][0]
     again = [f"train.out={out}", "data.shuffle_documents=8"]
     process = start("train", str(config), *again)
-    wait_for_step(out, reached + 20)
+    wait_for_step(out, reached + 6)
     process.send_signal(signal.SIGTERM)
     assert "resuming after step" in process.communicate()[0]
     process = start("train", str(config), "data.shuffle_documents=8")
-    wait_for_step(tmp_path / "out", reached + 20)
+    wait_for_step(tmp_path / "out", reached + 6)
     process.send_signal(signal.SIGTERM)
     process.communicate()
-    for (step, a), (_, b) in zip(losses(out)[: reached + 20], losses(tmp_path / "out"), strict=False):
+    for (step, a), (_, b) in zip(losses(out)[: reached + 6], losses(tmp_path / "out"), strict=False):
         assert a == pytest.approx(b, abs=1e-5), step
 
 

@@ -18,7 +18,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     list_presets: Annotated[bool, typer.Option("--list", help="Name the presets.")] = False,
     processes: Annotated[int, typer.Option(min=1, help="Processes on this machine that train together.")] = 1,
-    restarts: Annotated[int, typer.Option(min=0, help="Times that they start again when one has died.")] = 0,
+    restarts: Annotated[int, typer.Option(min=0, help="Times that all start again when one has died.")] = 0,
 ) -> None:
     """Train on any text; the same command again resumes."""
     from aunet import presets
@@ -30,7 +30,7 @@ def train(
     if config is None:
         raise ConfigError("name a configuration or a preset; aunet train --list shows the presets")
     run = presets.load_run(config, overrides or [])
-    if processes > 1:
+    if processes > 1 or restarts:
         from aunet.train.launch import launch
 
         raise typer.Exit(launch(["train", config, *(overrides or [])], processes, restarts))

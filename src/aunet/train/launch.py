@@ -1,4 +1,4 @@
-"""Several processes on this machine from one command: what `torchrun --standalone` starts, with a telling exit code.
+"""Processes on this machine from one command: what `torchrun --standalone` starts, with a telling exit code.
 
 Torch's elastic agent starts the processes, tells all to stop where one of them is told, and starts them again where one
 has died; every one of them is `aunet train` in the environment that `torchrun` gives it.

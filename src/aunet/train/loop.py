@@ -154,7 +154,7 @@ class Trainer:
             if self.step % settings.log_every == 0 or self.step == self.plan.steps:
                 already, (_, skipped) = skipped, self._check_health()
                 if skipped > already:
-                    progress.say(f"step {self.step}: skipped {skipped - already} updates, {skipped} so far")
+                    progress.say(f"step {self.step}: updates skipped: {skipped - already} ({skipped} in all)")
                 line = self._report(values) | {"skipped": skipped}
                 if metrics:
                     metrics.write(self.step, _finite(line))
