@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +88,15 @@ def disturb(config: Path, given: argparse.Namespace) -> dict[str, Any]:
     out = given.out / "killed"
     lost: list[int] = []
     seconds: list[float] = []
-    kills = kills_of_all = starts = 0
-    process: subprocess.Popen[bytes] | None = None
+    kills, kills_of_all, starts = 0, 0, 1
     began = time.monotonic()
     with (given.out / "killed.log").open("w") as log:
-        while True:
-            if process is None:
-                process = subprocess.Popen(
-                    command(config, given, "killed"), stdout=log, stderr=log, start_new_session=True
-                )
-                starts += 1
-            wanted = kills < given.kills and time.monotonic() - began < 60 * given.minutes
-            if not wanted:
-                code = process.wait()
-                break
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command(config, given, "killed"), stdout=log, stderr=log)
+
+        process = start()
+        while kills < given.kills and time.monotonic() - began < 60 * given.minutes:
             before = step_of(out)
             # Anywhere: while steps are made, while a checkpoint is written, now and then while the processes start.
             target = before + draw.randint(0, 2 * CHECKPOINT_EVERY - 2)
@@ -108,31 +104,32 @@ def disturb(config: Path, given: argparse.Namespace) -> dict[str, Any]:
                 time.sleep(0.02)
             time.sleep(draw.random() * 0.3)
             if process.poll() is not None:
-                code = process.returncode
                 break
-            reached = step_of(out)
-            at = time.monotonic()
-            if draw.random() < ALL:
-                os.killpg(process.pid, signal.SIGKILL)
-                for rank in ranks_of(process.pid).values():
-                    kill(rank)
-                process.wait()
-                process = None
-                kills_of_all += 1
-            else:
-                kill(draw.choice(list(ranks_of(process.pid).values()) or [0]))
-            kills += 1
-            newest = newest_checkpoint(out)
-            lost.append(max(0, reached - newest))
-            if process is None:
+            ranks = ranks_of(process.pid)
+            if not ranks:
                 continue
-            # The metrics are cut back to the checkpoint and grow again.
-            while process.poll() is None and step_of(out) >= reached:
+            at = time.monotonic()
+            of_all = draw.random() < ALL
+            # The ranks have process groups of their own and would outlive their launcher.
+            for victim in (process.pid, *ranks.values()) if of_all else [draw.choice(list(ranks.values()))]:
+                kill(victim)
+            kills += 1
+            if of_all:
+                process.wait()
+                process = start()
+                kills_of_all += 1
+                starts += 1
+            # Those that are left may still finish a step or a checkpoint; when all are new, all of that is over.
+            while process.poll() is None and set(ranks_of(process.pid).values()) & set(ranks.values()):
                 time.sleep(0.02)
-            while process.poll() is None and step_of(out) < reached:
+            reached = step_of(out)
+            lost.append(reached - newest_checkpoint(out))
+            while process.poll() is None and step_of(out) <= reached:  # cut back to the checkpoint, then growing
                 time.sleep(0.02)
             seconds.append(time.monotonic() - at)
-            print(f"kill {kills}: at step {reached}, {lost[-1]} steps lost, {seconds[-1]:.1f} s", flush=True)
+            what = "all" if of_all else "one"
+            print(f"kill {kills}, of {what}: at step {reached}, {lost[-1]} lost, {seconds[-1]:.1f} s", flush=True)
+        code = process.wait()
     return {
         "processes": given.processes,
         "kills": kills,
@@ -148,11 +145,8 @@ def disturb(config: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 def kill(process: int) -> None:
     """At once, if it is still there."""
-    if process:
-        try:
-            os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 def ranks_of(launcher: int) -> dict[int, int]:
