@@ -84,6 +84,18 @@ def test_bad_flags_get_one_line(arguments: list[str], named: str, capsys: pytest
     assert "\n" not in line
 
 
+def test_what_deaths_have_changed_is_found(tmp_path: Path) -> None:
+    from benchmarks import faults
+
+    for name, losses in (("a", [3.0, 2.0]), ("b", [3.0, 2.0]), ("c", [3.0, 2.5]), ("d", [3.0])):
+        (tmp_path / name).mkdir()
+        lines = [json.dumps({"step": i + 1, "loss": loss, "lr": 0.1}) for i, loss in enumerate(losses)]
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(lines))
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights" if name != "d" else b"others")
+    found = {name: faults.differences(tmp_path / "a", tmp_path / name) for name in "bcd"}
+    assert found == {"b": [], "c": [2], "d": [2, -1]}
+
+
 def test_scoring_with_shared_prefixes_is_measured_against_each_request_alone() -> None:
     command = [sys.executable, str(BENCHMARKS / "scoring.py"), "--requests", "24", "--rounds", "2", "--shots", "2"]
     done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, env=environment())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aunet.bytes import VOCAB_SIZE
 from aunet.errors import ConfigError
@@ -241,6 +241,10 @@ class TrainConfig(Strict):
         default=(), description="learning rate of every stage, bytes first, relative to `lr`; empty: 1 for all"
     )
     clip: float = Field(default=0.2, gt=0, description="largest gradient norm")
+    spike: float = Field(
+        default=0.0, ge=0, description="skip updates of so many times the usual loss or gradient norm; 0: none"
+    )
+    max_skips: int = Field(default=10, ge=0, description="updates skipped among 128 beyond which a run ends")
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     recompute: tuple[bool, ...] = Field(
@@ -259,8 +263,16 @@ class TrainConfig(Strict):
     profile: bool = Field(default=False, description="write a trace of a few steps of every rank")
     keep_best: int = Field(default=0, ge=0, description="and those with the lowest bits per byte on held-out text")
     keep_every: int = Field(default=0, ge=0, description="and those of every so many steps; 0: none")
+    stall_timeout: float = Field(default=600.0, gt=0, description="seconds after which a hanging process is named")
     tensorboard: bool = False
     wandb: bool = False
+
+    @field_validator("spike")
+    @classmethod
+    def _check_spike(cls, spike: float) -> float:
+        if 0 < spike <= 1:
+            raise ValueError("give a number above 1, or 0 to skip only what is not finite")
+        return spike
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:

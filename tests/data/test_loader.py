@@ -217,7 +217,10 @@ def test_a_file_that_changes_or_vanishes_while_it_is_read(tmp_path, workers):
         path.write_bytes(path.read_bytes()[:-10])
         with pytest.raises(AUNetError) as error:
             take(loader, 1000)
-        assert str(error.value) == f"{path}: changed while it was being read: had {size} bytes, has {size - 10}"
+        assert str(error.value) == (
+            f"{path}: changed while it was being read: had {size} bytes, has {size - 10}; put it back and run "
+            "the same command again"
+        )
     write(path, sentences(30))
     with Loader(values, RULE) as loader:
         path.unlink()

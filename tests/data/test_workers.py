@@ -59,22 +59,40 @@ def test_workers_leave_signals_to_the_training_process(config):
         assert len(children()) == 2
 
 
-def test_a_killed_worker_is_one_line(config):
+def test_killed_workers_are_started_again_without_a_row_lost_or_repeated(config):
+    with Loader(config, Residues()) as undisturbed:
+        expected = undisturbed.next_rows(400)
+        state = undisturbed.state_dict()
     with Loader(config, Residues()) as loader:
-        loader.next_row()
-        for process in children():
-            process.kill()
+        rows = []
+        for count in (7, 93, 300):
+            for process in children()[: 1 + len(rows) % 2]:  # one of them, then both
+                process.kill()
+            rows += loader.next_rows(count)
+        assert all(same(a, b) for a, b in zip(rows, expected, strict=True))
+        assert loader.state_dict() == state
+        lines = loader.take_restarts()
+    assert len(lines) >= 2
+    assert "was killed by signal 9" in lines[0]
+    assert "started again after row" in lines[0]
+
+
+class Killed(Residues):
+    """A rule that its worker does not survive, as if the memory of the machine were too small for it."""
+
+    def levels(self, data):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_are_killed_again_and_again_are_one_line(config):
+    with Loader(config, Killed()) as loader:
         with pytest.raises(AUNetError) as error:
-            loader.next_rows(1000)
+            loader.next_row()
         assert str(error.value) in [
-            f"loader worker {i} was killed by signal 9; resume; if memory is short lower data.workers or "
-            "data.shuffle_bytes"
+            f"loader worker {i} was killed by signal 9; if memory is short lower data.workers or data.shuffle_bytes"
             for i in range(2)
         ]
-        state = loader.state_dict()
-    with Loader(config, Residues()) as loader:
-        loader.load_state_dict(state)
-        loader.next_rows(10)
+        assert len(loader.take_restarts()) == 3
 
 
 class Broken(Residues):

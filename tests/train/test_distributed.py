@@ -245,6 +245,19 @@ def test_ranks_are_those_of_torchrun_or_of_a_step_of_slurm() -> None:
         find_ranks(slurm)
 
 
+def test_restarts_of_several_machines_need_a_store_of_their_own() -> None:
+    found = {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    agents = {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}
+    with pytest.raises(ConfigError, match="export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun"):
+        find_ranks({**found, **agents})
+    for harmless in (
+        {"TORCHELASTIC_MAX_RESTARTS": "0"},
+        {"GROUP_WORLD_SIZE": "1"},
+        {"TORCHELASTIC_USE_AGENT_STORE": "False"},
+    ):
+        assert find_ranks({**found, **agents, **harmless}).count == 8
+
+
 @pytest.mark.parametrize(
     ("count", "rows", "setting", "message"),
     [

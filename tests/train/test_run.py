@@ -210,14 +210,16 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(tmp_path: Path) -> N
     assert "Traceback" not in result.stderr
 
 
-def test_a_broken_step_is_not_saved_even_where_it_is_not_logged(tmp_path: Path) -> None:
-    result = aunet("train", write_config(tmp_path, lr=1e30, warmup=0, log_every=12, checkpoint_every=1))
+@pytest.mark.parametrize("skips", [0, 5])
+def test_a_broken_step_is_not_saved_even_where_it_is_not_logged(tmp_path: Path, skips: int) -> None:
+    config = write_config(tmp_path, lr=1e30, warmup=0, log_every=12, checkpoint_every=1, max_skips=skips)
+    result = aunet("train", config)
     assert result.returncode == 1
     found = re.search(r"step (\d+): the loss is", result.stderr)
     assert found
     assert 1 < int(found[1]) < 12
     saved = [int(path.name.removeprefix("step-")) for path in (tmp_path / "out" / "checkpoints").iterdir()]
-    assert max(saved) == int(found[1]) - 1
+    assert max(saved) == int(found[1]) - 1 - skips
 
 
 def test_a_complete_run_is_not_validated_again(uninterrupted: Path, tmp_path: Path) -> None:

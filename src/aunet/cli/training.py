@@ -17,6 +17,8 @@ def train(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML or JSON file, or a preset.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     list_presets: Annotated[bool, typer.Option("--list", help="Name the presets.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Processes on this machine that train together.")] = 1,
+    restarts: Annotated[int, typer.Option(min=0, help="Times that all start again when one has died.")] = 0,
 ) -> None:
     """Train on any text; the same command again resumes."""
     from aunet import presets
@@ -27,10 +29,15 @@ def train(
         return
     if config is None:
         raise ConfigError("name a configuration or a preset; aunet train --list shows the presets")
+    run = presets.load_run(config, overrides or [])
+    if processes > 1 or restarts:
+        from aunet.train.launch import launch
+
+        raise typer.Exit(launch(["train", config, *(overrides or [])], processes, restarts))
     from aunet.evals.bpb import make_validate
     from aunet.train.run import run_training
 
-    finished = run_training(presets.load_run(config, overrides or []), make_validate, console)
+    finished = run_training(run, make_validate, console)
     raise typer.Exit(finished.exit_code)
 
 

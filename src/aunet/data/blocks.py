@@ -6,10 +6,11 @@ which reading goes on after it. A position is 0 for the start of the block, othe
 a byte offset, or a number of lines or rows.
 """
 
-import io
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -102,15 +103,23 @@ def open_file(path: str) -> IO[bytes]:
         raise AUNetError(f"{path}: {error.strerror}") from None
 
 
-def open_unchanged(block: Block) -> IO[bytes]:
-    """Open the file of a block; AUNetError if its size is not the one that the blocks were made for."""
-    file = open_file(block.path)
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
+@contextmanager
+def open_unchanged(block: Block) -> Iterator[IO[bytes]]:
+    """The open file of a block; AUNetError if its size, before or after, is not that for which the blocks were made."""
+    with open_file(block.path) as file:
+        _check_size(file, block)
+        yield file
+        # A file that was cut off meanwhile looks as if it just ended, or as if it had been damaged all along.
+        _check_size(file, block)
+
+
+def _check_size(file: IO[bytes], block: Block) -> None:
+    size = os.fstat(file.fileno()).st_size
     if size != block.file_size:
-        file.close()
-        raise AUNetError(f"{block.path}: changed while it was being read: had {block.file_size} bytes, has {size}")
-    return file
+        raise AUNetError(
+            f"{block.path}: changed while it was being read: had {block.file_size} bytes, has {size}; put it back and "
+            "run the same command again"
+        )
 
 
 def no_field(field: str, names: list[str], noun: str, plural: str) -> str:

@@ -37,7 +37,10 @@ class Text(Format):
                 start = self._cut(file, nominal, block.file_size)
                 stop = self._cut(file, min(nominal + TEXT_DOCUMENT, block.file_size), block.file_size)
                 file.seek(start)
-                if document := file.read(stop - start):
+                document = file.read(stop - start)
+                if len(document) < stop - start:
+                    return  # cut off while it was read, which is refused where the file is closed
+                if document:
                     yield nominal + TEXT_DOCUMENT, document
 
     @staticmethod

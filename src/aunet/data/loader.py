@@ -23,12 +23,14 @@ from aunet.data.mixing import ALL, Schedule, Share, assign, shares
 from aunet.data.problems import Problems
 from aunet.data.rows import Row
 from aunet.data.sources import SourcePlan, plan_source
-from aunet.data.workers import Job, Workers
+from aunet.data.workers import Job, WorkerKilled, Workers
 from aunet.errors import AUNetError, ConfigError
 from aunet.splitting import Splitter
 from aunet.vocabulary import BYTES, Vocabulary
 
 STATE_VERSION = 1
+DEATHS = 3
+"""Times in a row, without a row in between, that killed workers are started again: memory that is short stays short."""
 
 
 class Loader:
@@ -80,6 +82,8 @@ class Loader:
         self._lanes: list[Lane] = []
         self._workers: Workers | None = None
         self._owner: list[int] = []
+        self._restarts: list[str] = []
+        self._deaths = 0
         self.rows = 0
         """Rows taken so far, by all ranks."""
 
@@ -110,7 +114,7 @@ class Loader:
         return [row for row in taken if row is not None]
 
     def next_row(self) -> Row:
-        """The next row of the share. AUNetError if a file has changed or a worker was killed."""
+        """The next row of the share. AUNetError if a file has changed, RunFailed if workers are killed all the time."""
         row = self._take()
         while row is None:
             row = self._take()
@@ -123,13 +127,43 @@ class Loader:
         number = self._schedule.next()
         taken: LaneRow
         if self._workers:
-            taken = self._workers.take(self._owner[number])
+            taken = self._take_from_worker(number)
         else:
             taken = self._lanes[number].next_row(self._share.holds(self.rows))
         self._states[number] = taken.state
         self._skipped.merge(taken.problems)
         self.rows += 1
         return taken.row
+
+    def _take_from_worker(self, number: int) -> LaneRow:
+        """The next row of a lane; where its worker was killed, all are started again after the last row taken."""
+        while True:
+            assert self._workers
+            try:
+                taken = self._workers.take(self._owner[number])
+            except WorkerKilled as death:
+                self._deaths += 1
+                if self._deaths > DEATHS:
+                    raise
+                self.close()
+                self._schedule = self._new_schedule(self._counts_before(number))
+                self._start()
+                self._schedule.next()
+                self._restarts.append(f"{death}; started again after row {self.rows}")
+            else:
+                self._deaths = 0
+                return taken
+
+    def _counts_before(self, number: int) -> list[list[int]]:
+        """Rows of each lane but for the last one, which the schedule has given to this lane and which did not come."""
+        counts = self._schedule.counts()
+        counts[self._specs[number].source][self._specs[number].lane] -= 1
+        return counts
+
+    def take_restarts(self) -> list[str]:
+        """A line for each time that killed workers were started again since the last call."""
+        taken, self._restarts = self._restarts, []
+        return taken
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next row starts, as JSON values; a few integers per lane."""

@@ -55,6 +55,10 @@ class Failed(NamedTuple):
     is_bug: bool
 
 
+class WorkerKilled(RunFailed):
+    """A worker has ended without a word."""
+
+
 class Workers:
     """A running set of workers. Use `close`, or let it be collected; at exit they are stopped too."""
 
@@ -82,7 +86,7 @@ class Workers:
         atexit.register(self._close)
 
     def take(self, worker: int) -> LaneRow:
-        """The next row of a worker; AUNetError if it found its input unusable, RunFailed if it was killed."""
+        """The next row of a worker; AUNetError if it found its input unusable."""
         try:
             item = self._pipes[worker].recv()
         except (EOFError, OSError):
@@ -90,8 +94,8 @@ class Workers:
             process.join()
             code = process.exitcode or 0
             cause = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-            raise RunFailed(
-                f"loader worker {worker} {cause}; resume; if memory is short lower data.workers or data.shuffle_bytes"
+            raise WorkerKilled(
+                f"loader worker {worker} {cause}; if memory is short lower data.workers or data.shuffle_bytes"
             ) from None
         if isinstance(item, Failed):
             raise RuntimeError(f"loader worker {worker}: {item.message}") if item.is_bug else AUNetError(item.message)

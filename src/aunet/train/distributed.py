@@ -17,7 +17,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from aunet.config import RunConfig, TrainConfig
@@ -145,7 +147,18 @@ def find_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
                 f"{name} is not set, and {ranks.count} processes must find each other; export MASTER_ADDR as the "
                 "host of the first one and MASTER_PORT as a free port there, or start them with torchrun"
             )
+    machines, restarts = (environment.get(name) for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS"))
+    if _has_old_store(environment) and machines != "1" and restarts != "0":
+        raise ConfigError(
+            "torchrun --max-restarts: the launchers of several machines count restarts each for itself, and new "
+            "processes would wait for dead ones; export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun"
+        )
     return ranks
+
+
+def _has_old_store(environment: Mapping[str, str]) -> bool:
+    """Whether the processes meet in a store of torchrun, which outlives them."""
+    return environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def check(config: RunConfig, ranks: Ranks, rows_per_step: int) -> None:
@@ -170,22 +183,29 @@ def check(config: RunConfig, ranks: Ranks, rows_per_step: int) -> None:
 
 
 @contextmanager
-def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """The processes know each other while the block runs: by gloo on the CPU, by NCCL on CUDA."""
+def joined(ranks: Ranks, device: torch.device) -> Iterator[Store | None]:
+    """The processes know each other while the block runs: by gloo on the CPU, by NCCL on CUDA. Yields their store.
+
+    After an error nothing is taken down: the process ends, which the others notice, and waiting for them might hang.
+    """
     if ranks.count == 1:
-        yield
+        yield None
         return
     on_cuda = device.type == "cuda"
+    # torchrun keeps one store for all its restarts, in which the addresses of processes that are dead still stand:
+    # the next ones would try to connect to them for half an hour (pytorch/pytorch#135712).
+    attempt = os.environ["TORCHELASTIC_RESTART_COUNT"] if _has_old_store(os.environ) else "0"
+    store = next(rendezvous("env://", ranks.rank, ranks.count))[0]
+    store = PrefixStore(f"attempt-{attempt}", store)
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+        store=store,
         rank=ranks.rank,
         world_size=ranks.count,
         device_id=device if on_cuda else None,
     )
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
+    yield store
+    distributed.destroy_process_group()
 
 
 def shard(model: AUNet, ranks: Ranks, train: TrainConfig, device: torch.device) -> None:

@@ -20,12 +20,13 @@ import aunet
 from aunet.config import RunConfig, validate
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
-from aunet.errors import AUNetError, RunFailed
+from aunet.errors import AUNetError
 from aunet.model.aunet import AUNet
 from aunet.model.directory import TOKENIZER, load_config, save_model, stored_weights, training_facts
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
 from aunet.train import checkpoint
 from aunet.train.distributed import ALONE, Ranks, load_whole, place, shard, synchronise, whole
+from aunet.train.guard import Guard
 from aunet.train.measures import Interval, gradient_norms
 from aunet.train.metrics import Metrics
 from aunet.train.optim import build_optimizers, clip_gradients, take_step
@@ -34,6 +35,7 @@ from aunet.train.profile import Mark, unmarked
 from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import Stop, compile_blocks
 from aunet.train.saving import Saver
+from aunet.train.watch import Watch
 from aunet.vocabulary import vocabulary
 
 Validate = Callable[[AUNet], Mapping[str, float]]
@@ -71,9 +73,16 @@ class Trainer:
     """Everything a run consists of. `step` counts the finished optimizer steps."""
 
     def __init__(
-        self, config: RunConfig, plan: Plan, loader: Loader, device: torch.device, ranks: Ranks = ALONE
+        self,
+        config: RunConfig,
+        plan: Plan,
+        loader: Loader,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        watch: Watch | None = None,
     ) -> None:
         self.config, self.plan, self.loader, self.device, self.ranks = config, plan, loader, device, ranks
+        self.watch = watch or Watch()
         self.out = Path(config.train.out)
         self.model = AUNet.on_meta(config.model)
         shard(self.model, ranks, config.train, device)
@@ -93,8 +102,7 @@ class Trainer:
         self.mark: Mark = unmarked
         self.after_step: Callable[[], None] = lambda: None
         """What names the parts of a step, and what follows one, while a run is traced."""
-        self.health = torch.zeros(2)
-        """Loss and gradient norm of the last step, on the device: reading them waits for the step."""
+        self.guard = Guard(config.train, device)
 
     def start_from(self, directory: Path) -> None:
         """Take the weights of a model directory (fine-tuning); AUNetError that names what differs from this model.
@@ -136,6 +144,8 @@ class Trainer:
         estimate = self.units * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
         self.useful_flops = found.state.get("useful_flops", estimate)
         self.scores = {int(step): score for step, score in found.state.get("valid", {}).items()}
+        if "guard" in found.state:
+            self.guard.load_state_dict(found.state["guard"])
         self.saved_step = found.step
 
     def run(
@@ -151,22 +161,27 @@ class Trainer:
         if metrics:
             self.scores |= metrics.scores()
         told = 0
+        _, skipped = self._check_health()
+        due = False
         while self.step < self.plan.steps and not stop.agreed(self.ranks):
             started, logged = time.perf_counter(), self._is_logged(self.step + 1)
             values = self.train_step()
             if logged:
-                self._check_health()  # which waits for the device, so that its work is in the time
+                # Which waits for the device, so that its work is in the time.
+                already, (_, skipped) = skipped, self._check_health()
             took = time.perf_counter() - started
             self.seconds += took
             self.interval.seconds += took
             self.after_step()
             if logged:
-                line = self._report(values)
+                if skipped > already:
+                    progress.say(f"step {self.step}: updates skipped: {skipped - already} ({skipped} in all)")
+                line = self._report(values) | {"skipped": skipped}
                 if metrics:
-                    metrics.write(self.step, line)
+                    metrics.write(self.step, _finite(line))
                 progress.update(self.step, line["train_bits_per_byte"], line["bytes_per_second"])
             problems = self.loader.problems.lines()
-            for text in problems[told:]:
+            for text in (*problems[told:], *self.loader.take_restarts()):
                 progress.say(text)
             told = len(problems)
             if validate and settings.valid_every and self.step % settings.valid_every == 0:
@@ -174,10 +189,14 @@ class Trainer:
                 if model and metrics:
                     self._validate(model, validate, metrics, progress)
             saver.check()
-            if self.step % settings.checkpoint_every == 0:
+            due = due or self.step % settings.checkpoint_every == 0
+            # After a step that was not finite it waits for a better one: the weights themselves may be to blame.
+            if due and self._check_health()[0]:
                 self.save(saver)
-        self.save(saver)
+                due = False
         stopped = self.step < self.plan.steps
+        self._check_health(last=not stopped)
+        self.save(saver)
         model = self._whole()
         if model is None or metrics is None:
             return Outcome(self.step, stopped, None, self.seconds)
@@ -195,6 +214,7 @@ class Trainer:
     def train_step(self) -> dict[str, Any]:
         """One optimizer step; the values it returns may still be on the device."""
         settings = self.config.train
+        self.watch.at(self.step + 1, "reading")
         waiting = time.perf_counter()
         with self.mark("data"):
             rows = self.loader.next_rows(self.plan.rows_per_step)
@@ -202,6 +222,7 @@ class Trainer:
             ends = [len(rows) * i // settings.accumulate for i in range(settings.accumulate + 1)]
             batches = [collate(rows[start:stop]) for start, stop in itertools.pairwise(ends)]
         self.interval.waited += time.perf_counter() - waiting
+        self.watch.at(self.step + 1, "computing")
         own = [sum(stage) for stage in zip(*(batch.counts for batch in batches), strict=True)]
         counts = [int(count) for count in self.ranks.sums(own)]
         positions = counts[0]
@@ -217,10 +238,10 @@ class Trainer:
         stage_norms = gradient_norms(self.model) if self._is_logged(self.step + 1) else None
         with self.mark("clip"):
             norm = clip_gradients(self.model.parameters(), settings.clip, self.ranks)
-        self.health = torch.stack([loss, norm])
+        skip = self.guard.judge(self.step, loss, norm)
         rate = learning_rate(self.plan, self.step)
         with self.mark("optimizer"):
-            take_step(self.optimizers, rate)
+            take_step(self.optimizers, rate, skip)
         self.step += 1
         lengths = [stage_lengths(batch.levels, batch.starts, batch.counts) for batch in batches]
         flops = sum(useful_flops(self.config.model, of_batch) for of_batch in lengths)
@@ -269,6 +290,7 @@ class Trainer:
     def _validate(
         self, model: AUNet, validate: Validate, metrics: Metrics, progress: TrainingProgress
     ) -> Mapping[str, float]:
+        self.watch.at(self.step, "validating")
         model.eval()
         valid = validate(model.to(self.device))
         metrics.write(self.step, {f"valid_{name}": value for name, value in valid.items()})
@@ -280,7 +302,7 @@ class Trainer:
         """Begin to write a checkpoint of the finished step, unless there is one already."""
         if self.saved_step == self.step:
             return
-        self._check_health()
+        self.watch.at(self.step, "saving")
         state = {
             "aunet": aunet.__version__,
             "config": json.loads(self.config.model_dump_json()),
@@ -291,6 +313,7 @@ class Trainer:
             "seconds": self.seconds,
             "valid": self.scores,
             "loader": self.loader.state_dict(),
+            "guard": self.guard.state_dict(),
         }
         tensors = checkpoint.training_tensors(self.model, self.optimizers)
         path = self.model.config.tokenizer
@@ -298,15 +321,20 @@ class Trainer:
         saver.begin(self.step, tensors, state, tokenizer, self.scores)
         self.saved_step = self.step
 
-    def _check_health(self) -> None:
-        """Refuse to log or to save a step whose loss or gradient, and so its weights, are not finite."""
-        loss, norm = self.health.tolist()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            where = f"resume from {self.config.train.checkpoints_at}" if self.saved_step > 0 else "start again"
-            raise RunFailed(
-                f"step {self.step}: the loss is {loss}, the gradient norm {norm}; "
-                f"lower train.lr (now {self.plan.lr:g}) and {where}"
-            )
+    def _check_health(self, last: bool = False) -> tuple[bool, int]:
+        """Whether the last step was finite, and how many updates were skipped so far; RunFailed if too many."""
+        where = f"resume from {self.config.train.checkpoints_at}" if self.saved_step > 0 else "start again"
+        return self.guard.check(self.step, f"lower train.lr (now {self.plan.lr:g}) and {where}", last)
+
+
+def _finite(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the numbers that JSON has no form for, which a step that was skipped may have."""
+    numbers = {name: value if isinstance(value, list) else [value] for name, value in line.items()}
+    return {
+        name: line[name]
+        for name, values in numbers.items()
+        if all(math.isfinite(value) for value in values if isinstance(value, float))
+    }
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:

@@ -67,12 +67,19 @@ def build_optimizers(model: AUNet, config: TrainConfig) -> list[torch.optim.Opti
     return optimizers
 
 
-def take_step(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
-    """Move all parameters at this learning rate, and drop their gradients."""
+def take_step(optimizers: Sequence[torch.optim.Optimizer], rate: float, skip: Tensor | None = None) -> None:
+    """Move all parameters at this learning rate, and drop their gradients; with `skip` (1.0, on the device) only drop.
+
+    The kernel of fused AdamW reads `skip` on the device; before Muon and SparseAdam the host has to wait for it.
+    """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate * group["relative_lr"]
-        optimizer.step()
+        if isinstance(optimizer, torch.optim.AdamW):
+            optimizer.found_inf = skip  # type: ignore[attr-defined]
+            optimizer.step()
+        elif skip is None or not skip:
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
 

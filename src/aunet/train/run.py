@@ -27,6 +27,7 @@ from aunet.train.progress import TrainingProgress
 from aunet.train.runtime import locked, prepare_device, stop_on_signals
 from aunet.train.saving import Saver, policy
 from aunet.train.storage import open_storage
+from aunet.train.watch import watching
 from aunet.vocabulary import vocabulary
 
 MakeValidate = Callable[[RunConfig], Validate | None]
@@ -66,13 +67,14 @@ def run_training(
     rule = splitter(config.model.splitter)
     with (
         locked(out) if ranks.first else nullcontext(),
-        joined(ranks, device),
+        joined(ranks, device) as store,
+        watching(ranks, store, config.train.stall_timeout) as watch,
         Loader(config.data, rule, vocabulary=words, share=ranks.share) as loader,
         stop_on_signals(seconds, patient=ranks.count > 1) as stop,
     ):
         progress_lines: list[str] = []
         found = checkpoint.newest(storage, progress_lines.append, ranks)
-        trainer = Trainer(config, plan, loader, device, ranks)
+        trainer = Trainer(config, plan, loader, device, ranks, watch)
         if found:
             trainer.resume(found)
             progress_lines.append(f"resuming after step {found.step} from {found}")

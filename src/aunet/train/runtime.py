@@ -125,7 +125,8 @@ def locked(directory: Path) -> Iterator[None]:
     """Keep a second run out of the same directory; the system drops the lock of a killed process."""
     with (directory / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not flock, which the loader workers of a killed process would hold until they notice its death.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise AUNetError(f"train.out: another run is writing to {directory}; wait for it or name another") from None
         yield
