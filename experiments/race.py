@@ -150,16 +150,20 @@ def with_wide_window(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfi
     return with_stages(model, lambda s, stage: {} if s or stage.window is None else {"window": 2 * stage.window})
 
 
+LONGER = Tables(of_bytes=(2, 3, 4, 6, 8), of_units=(1, 2), of_tokens=(2, 3, 4))
 ANYWHERE: dict[str, dict[str, Any]] = {
     "muon": {"train": {"optimizer": "muon"}},
     "qk-norm": {"reshape": with_qk_norm},
     "fixed-init": {"train": {"init": "fixed"}},
-    "grams": {"tables": Tables(of_bytes=(2, 3, 4, 6, 8), of_units=(1, 2), of_tokens=(2, 3, 4))},
+    "grams": {"tables": LONGER},
     "rows": {"tables": Tables(rows=4)},
 }
 """Ablations of any system with look-ups: what differs from it."""
-TOKENS: dict[str, dict[str, Any]] = {"tied": {"reshape": with_tied_head}}
-"""Of one over tokens."""
+TOKENS: dict[str, dict[str, Any]] = {
+    "tied": {"reshape": with_tied_head},
+    "best": {"tables": Tables(rows=4), "train": {"optimizer": "muon"}},
+}
+"""Of one over tokens; `best`: all that helped it at 1e13 FLOPs (docs/results.md)."""
 BYTE_STAGE: dict[str, dict[str, Any]] = {
     "up-only": {"reshape": with_layers_up},
     "down-heavy": {"reshape": with_layers_down},
@@ -167,6 +171,7 @@ BYTE_STAGE: dict[str, dict[str, Any]] = {
     "window": {"reshape": with_wide_window},
     "slow-bytes": {"train": {"stage_lr": (0.5, 1.0)}},
     "fast-bytes": {"train": {"stage_lr": (2.0, 1.0)}},
+    "best": {"tables": replace(LONGER, rows=4), "train": {"optimizer": "muon"}, "reshape": with_wide_bytes},
 }
 """And of one with a byte stage above another."""
 SYSTEMS = _systems()
