@@ -25,6 +25,8 @@ class TestTrain:
         assert "did you mean train.batch_bytes" in line
         path.write_text("model: [")
         assert "not valid YAML" in refused("train", path)
+        # Before any of them is started, so that it is said once.
+        assert "too small for 64 processes" in refused("train", work / "config.yaml", "--processes", "64")
 
     def test_sources_that_cannot_be_read(self, work: Path, tmp_path: Path) -> None:
         write_text(tmp_path / "train.jsonl", 2)

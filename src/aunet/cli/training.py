@@ -31,8 +31,11 @@ def train(
         raise ConfigError("name a configuration or a preset; aunet train --list shows the presets")
     run = presets.load_run(config, overrides or [])
     if processes > 1 or restarts:
+        from aunet.train.distributed import Ranks, check
         from aunet.train.launch import launch
+        from aunet.train.plan import make_plan
 
+        check(run, Ranks(count=processes), make_plan(run).rows_per_step)  # once, and not by each of them
         raise typer.Exit(launch(["train", config, *(overrides or [])], processes, restarts))
     from aunet.evals.bpb import make_validate
     from aunet.train.run import run_training

@@ -4,6 +4,7 @@ Torch's elastic agent starts the processes, tells all to stop where one of them 
 has died; every one of them is `aunet train` in the environment that `torchrun` gives it.
 """
 
+import logging
 import os
 import sys
 import uuid
@@ -21,6 +22,7 @@ def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
     """
     # As much as there is, shared out; more threads than cores would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)  # not a line for every process that is told
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
