@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import done, environment, losses, write_config
+from tests.runs import aunet, done, environment, losses, write_config
 
 TEXT = (Path(__file__).parents[1] / "docs" / "distributed.md").read_text()
 LINES = [
     line for block in re.findall(r"^```\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE) for line in block.splitlines()
 ]
-NOT_HERE = {"export": "sets the environment of a job of SLURM", "srun": "needs SLURM; tests/train/test_distributed.py"}
-"""First words of lines that need what is not here; their environment is tested there without srun."""
+NOT_HERE = {
+    "export": "sets the environment of a job of SLURM",
+    "srun": "needs SLURM; its environment is tested in tests/train/test_distributed.py",
+    "python": "a benchmark of minutes",
+}
+"""First words of lines that need what is not here."""
+BUCKET = "s3://"
+"""Lines with it need a server: tests/train/test_storage.py has one."""
 
 
 def words(first: str) -> list[list[str]]:
@@ -43,18 +49,32 @@ def test_training_with_several_processes(command: list[str], tmp_path: Path) -> 
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("command", words("aunet"), ids=" ".join)
+@pytest.mark.parametrize("command", [c for c in words("aunet") if c[1] == "plan"], ids=" ".join)
 def test_planning(command: list[str]) -> None:
     assert "expected: " in done(*command[1:])
 
 
-@pytest.mark.parametrize("first", NOT_HERE)
-def test_what_needs_slurm_is_there_and_valid(first: str, tmp_path: Path) -> None:
-    (command,) = words(first)
-    if first == "export":
-        assert [word.partition("=")[0] for word in command if "=" in word] == ["MASTER_ADDR", "MASTER_PORT"]
-        return
-    # What srun starts is a command of one process.
-    started = placed(command[command.index("python") + 1 :], write_config(tmp_path, steps=2))
-    result = subprocess.run([sys.executable, *started], capture_output=True, env=environment())
-    assert result.returncode == 0, result.stderr
+def test_training_without_a_launcher_and_the_model_of_its_checkpoint(tmp_path: Path) -> None:
+    here = [c for c in words("aunet") if c[1] in ("train", "export") and not any(BUCKET in word for word in c)]
+    (train,), (export,) = ([c for c in here if c[1] == name] for name in ("train", "export"))
+    config = write_config(tmp_path, steps=4, batch_bytes=2048)
+    done(*placed(train[1:], config), run=aunet)
+    assert len(losses(tmp_path / "out")) == 4
+    run = [str(tmp_path / "out") if word == "runs/mine" else word for word in export[1:]]
+    done(*run, "--out", str(tmp_path / "picked"), run=aunet)
+    assert (tmp_path / "picked" / "model.safetensors").is_file()
+
+
+def test_what_slurm_sets_is_what_is_asked_for() -> None:
+    (command,) = words("export")
+    assert [word.partition("=")[0] for word in command if "=" in word] == ["MASTER_ADDR", "MASTER_PORT"]
+
+
+def test_what_srun_starts_is_a_command_of_one_process(tmp_path: Path) -> None:
+    for number, command in enumerate(words("srun")):
+        inner = command[command.index("python") + 1 :]
+        inner = inner[: inner.index("||")] if "||" in inner else inner
+        (tmp_path / str(number)).mkdir()
+        started = placed(inner, write_config(tmp_path / str(number), steps=2))
+        result = subprocess.run([sys.executable, *started], capture_output=True, env=environment())
+        assert result.returncode == 0, result.stderr

@@ -115,8 +115,8 @@ def test_published_records_are_those_of_the_same_runs_today(path: Path) -> None:
     valid = {name: SourceConfig(path=f"{name}.txt") for name in published.bits_per_byte}
     job = Job(family=published.family, config=values, valid=valid, record=path)
     assert existing_record(job) == published
-    train = values.train.model_copy(update={"optimizer": "muon"})
-    with pytest.raises(AUNetError, match=r"is the record of another run: train\.optimizer is \"muon\""):
+    train = values.train.model_copy(update={"clip": 0.5})
+    with pytest.raises(AUNetError, match=r"is the record of another run: train\.clip is 0\.5"):
         existing_record(job.model_copy(update={"config": values.model_copy(update={"train": train})}))
 
 
