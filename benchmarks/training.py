@@ -34,17 +34,19 @@ from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.runtime import compile_blocks, keep_freed_memory
 
 ROWS, SEQ_LEN, BATCHES = 4, 2048, 6
+MODES = ("eager", "compile", "recompute-bytes", "recompute")
+"""`recompute`: blocks keep their input and compute the rest again in the backward pass, of all stages or of one."""
 
 
 def main() -> None:
     """Run every mode and print one Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*")
-    parser.add_argument("--modes", nargs="+", default=["eager", "compile"], choices=["eager", "compile"])
+    parser.add_argument("--modes", nargs="+", default=["eager", "compile"], choices=MODES)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="aunet2-23m", help="a preset")
-    parser.add_argument("--worker", choices=["eager", "compile"], help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=MODES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         found = measure(arguments.model, arguments.worker, arguments.files, arguments.steps, arguments.threads)
@@ -78,6 +80,8 @@ def measure(preset: str, mode: str, files: list[str], steps: int, threads: int) 
     model.initialise(0)
     if mode == "compile":
         compile_blocks(model, torch.device("cpu"))
+    if mode.startswith("recompute"):
+        model.recompute([s == 0 or mode == "recompute" for s in range(len(config.stages))])
     optimizers = build_optimizers(model, TrainConfig())
     square = torch.randn(2048, 2048)
     for batch in batches[:2]:

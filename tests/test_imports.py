@@ -15,7 +15,7 @@ OPTIONAL += ["lm_eval", "sacrebleu", "s3fs"]
 NOTHING_WITHOUT = {"hf", "serve", "evals.harness", "evals.harness_tasks"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
 
-BASE = {"errors", "bytes", "files", "config", "compiler"}
+BASE = {"errors", "bytes", "files", "config", "compiler", "magnitudes"}
 """What needs nothing but itself."""
 LAYERS = {
     "errors": set(),
@@ -23,6 +23,7 @@ LAYERS = {
     "files": BASE,
     "config": BASE,
     "compiler": BASE,
+    "magnitudes": BASE,
     "vocabulary": BASE,
     "presets": BASE | {"vocabulary"},
     "splitting": BASE,

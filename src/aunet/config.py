@@ -260,10 +260,10 @@ class TrainConfig(Strict):
         default=None, description="a directory, or a URL such as s3://bucket/run; not given: OUT/checkpoints"
     )
     keep: int = Field(default=2, gt=0, description="newest checkpoints kept")
-    profile: bool = Field(default=False, description="write a trace of a few steps of every rank")
     keep_best: int = Field(default=0, ge=0, description="and those with the lowest bits per byte on held-out text")
     keep_every: int = Field(default=0, ge=0, description="and those of every so many steps; 0: none")
     stall_timeout: float = Field(default=600.0, gt=0, description="seconds after which a hanging process is named")
+    profile: bool = Field(default=False, description="write a trace of a few steps of every rank")
     tensorboard: bool = False
     wandb: bool = False
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from aunet.config import AUNetConfig, DataConfig, RunConfig, apply_overrides, validate
 from aunet.errors import AUNetError
+from aunet.magnitudes import short, size
 from aunet.model.accounting import Accounting, describe
 from aunet.model.directory import CONFIG, load_config
 from aunet.presets import PRESETS, load_run
@@ -62,11 +63,11 @@ def table(accounting: Accounting) -> Table:
     unit, memory = accounting.unit, accounting.memory
     measured = any(stage.measured_contraction for stage in accounting.stages)
     caption = (
-        f"{_short(accounting.parameters)} parameters, {_short(accounting.flops_per_byte)} paper FLOPs and "
-        f"{_short(accounting.useful_flops_per_byte)} useful FLOPs per {unit}, forward and backward, in rows of "
+        f"{short(accounting.parameters)} parameters, {short(accounting.flops_per_byte)} paper FLOPs and "
+        f"{short(accounting.useful_flops_per_byte)} useful FLOPs per {unit}, forward and backward, in rows of "
         f"{accounting.seq_len} {unit}s\n"
-        f"training in fp32 with AdamW: {_size(memory.weights)} weights, {_size(memory.gradients)} gradients, "
-        f"{_size(memory.optimizer)} optimizer, {_size(memory.activations_per_million_bytes)} activations per million "
+        f"training in fp32 with AdamW: {size(memory.weights)} weights, {size(memory.gradients)} gradients, "
+        f"{size(memory.optimizer)} optimizer, {size(memory.activations_per_million_bytes)} activations per million "
         f"{unit}s of batch"
     )
     if accounting.bytes_per_token:
@@ -91,35 +92,13 @@ def table(accounting: Accounting) -> Table:
             *(shape[name] if name in MIXER_COLUMNS[stage.mixer] else "" for name in own),
             f"{stage.contraction:g}",
             *found,
-            _short(stage.parameters),
-            _short(stage.flops_per_byte),
-            _short(stage.useful_flops_per_byte),
-            _size(stage.activations_per_million_bytes),
+            short(stage.parameters),
+            short(stage.flops_per_byte),
+            short(stage.useful_flops_per_byte),
+            size(stage.activations_per_million_bytes),
             style="bold",
         )
         blank = [""] * (len(names))
         for part in stage.parts:
-            view.add_row(f"  {part.name}", *blank, _short(part.parameters), _short(part.flops_per_byte), "", "")
+            view.add_row(f"  {part.name}", *blank, short(part.parameters), short(part.flops_per_byte), "", "")
     return view
-
-
-def _short(number: float) -> str:
-    """Three digits and a suffix.
-
-    >>> _short(1_818_166_506), _short(999), _short(0)
-    ('1.82G', '999', '0')
-    """
-    return _scaled(number, ("", "k", "M", "G", "T", "P"))
-
-
-def _size(number: float) -> str:
-    """Bytes with three digits."""
-    return _scaled(number, (" B", " kB", " MB", " GB", " TB", " PB"))
-
-
-def _scaled(number: float, suffixes: Sequence[str]) -> str:
-    for suffix in suffixes[:-1]:
-        if float(f"{number:.3g}") < 1000:
-            return f"{number:.3g}{suffix}"
-        number /= 1000
-    return f"{number:.3g}{suffixes[-1]}"

@@ -93,7 +93,7 @@ def test_the_peak_is_that_of_a_real_step(precision: str, recompute: Sequence[int
     model.recompute([s in recompute for s in range(1, len(model.config.stages) + 1)])
     live, activations = follow(model, real_loss(model, precision == "bf16"), accumulate)
     found = predicted(model.config, settings(precision, accumulate), recompute)
-    assert found.peak(1.0) == pytest.approx(live.peak(), rel=0.02)
+    assert found.peak(1.0) == pytest.approx(max(map(sum, live.history)), rel=0.02)
     assert found.activations == pytest.approx(activations, rel=0.02)
 
 

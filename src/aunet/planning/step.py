@@ -92,10 +92,6 @@ class Live(TorchDispatchMode):
                 found[part] = found.get(part, 0) + size
         return found
 
-    def peak(self, gradient_share: float = 1.0) -> int:
-        """Most bytes that were alive at once, where only a share of every gradient stays after it is known."""
-        return max((round(gradients * gradient_share) + others for gradients, others in self.history), default=0)
-
 
 def _key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from aunet.magnitudes import size
 from aunet.planning.prediction import USABLE, Choice, Prediction
 
 BLOCKS = ("contract", "expand", "trunk")
@@ -15,19 +16,19 @@ def table(found: Prediction) -> Table:
     for name in ("stage", "blocks keep", "rest keeps", "all-gather", "reduce-scatter", "all-reduce"):
         view.add_column(name, justify="right")
     for s, received in enumerate(found.taken.traffic):
-        kept = {name: size for (name, at), size in found.activations.items() if at == s}
+        kept = {name: kept for (name, at), kept in found.activations.items() if at == s}
         blocks = sum(kept.get(name, 0) for name in BLOCKS)
         sizes = (blocks, sum(kept.values()) - blocks, received.all_gather, received.reduce_scatter, received.all_reduce)
-        view.add_row(str(s + 1), *(_size(size) for size in sizes))
+        view.add_row(str(s + 1), *(size(number) for number in sizes))
     return view
 
 
 def lines(found: Prediction) -> Iterator[str]:
     """What the table does not hold."""
     taken, unit = found.taken, found.unit
-    head = sum(size for (name, _), size in found.activations.items() if name == "head")
+    head = sum(kept for (name, _), kept in found.activations.items() if name == "head")
     yield (
-        f"kept: of a micro-batch of {found.rows} rows, without recomputation, of which {_size(head)} are logits and "
+        f"kept: of a micro-batch of {found.rows} rows, without recomputation, of which {size(head)} are logits and "
         "loss; gathered, scattered, summed: what one GPU receives in a step"
     )
     yield f"as configured, {_choice(found.as_given)}: {_memory(found.as_given)}"
@@ -36,7 +37,7 @@ def lines(found: Prediction) -> Iterator[str]:
         settings += f": {_memory(taken)}"
     room = USABLE * found.gpu.memory
     verdict = "fits" if taken.fits else "does not fit: fewer bytes in a step, more train.accumulate or more GPUs"
-    yield f"{settings}; {verdict} ({_size(room)} of {_size(found.gpu.memory)} may be filled)"
+    yield f"{settings}; {verdict} ({size(room)} of {size(found.gpu.memory)} may be filled)"
     yield (
         f"step: {taken.compute_seconds:.3g} s of products at {found.mfu:.0%} of {found.flops_per_second / 1e12:.3g} "
         f"TFLOP/s ({found.mfu_origin}), {taken.exchange_seconds:.3g} s of exchanges, of which what is shorter hides "
@@ -56,15 +57,7 @@ def _choice(choice: Choice) -> str:
 def _memory(choice: Choice) -> str:
     memory = choice.memory
     return (
-        f"{_size(memory.total)} at the most ({_size(memory.weights)} weights, {_size(memory.optimizer)} optimizer, "
-        f"{_size(memory.gradients)} gradients, {_size(memory.gathered)} gathered, {_size(memory.activations)} kept for "
+        f"{size(memory.total)} at the most ({size(memory.weights)} weights, {size(memory.optimizer)} optimizer, "
+        f"{size(memory.gradients)} gradients, {size(memory.gathered)} gathered, {size(memory.activations)} kept for "
         "the backward pass)"
     )
-
-
-def _size(number: float) -> str:
-    for suffix in ("B", "kB", "MB", "GB"):
-        if float(f"{number:.3g}") < 1000:
-            return f"{number:.3g} {suffix}"
-        number /= 1000
-    return f"{number:.3g} TB"

@@ -22,7 +22,7 @@ NOT_THE_SETTING = {
     "data": ("valid", "valid_bytes", "workers", "prefetch"),
     "train": (
         *("out", "device", "threads", "log_every", "valid_every", "checkpoint_every", "tensorboard", "wandb"),
-        *("checkpoints", "keep", "keep_best", "keep_every"),
+        *("checkpoints", "keep", "keep_best", "keep_every", "profile", "stall_timeout"),
     ),
 }
 """Keys that change where and how a run goes on, and not what it finds."""

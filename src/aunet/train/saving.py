@@ -7,9 +7,10 @@ of its own, and what fails at any of them fails at all, after the same step.
 """
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,7 +57,14 @@ class Saver:
         self.storage, self._policy = storage, policy
         self._ranks, self._aside = ranks, ranks.aside()
         on_gpu = torch.cuda.is_available()
-        self._stager = DefaultStager(StagingOptions(on_gpu, False, False, on_gpu))
+        self._stager = DefaultStager(
+            StagingOptions(
+                use_pinned_memory=on_gpu,
+                use_shared_memory=False,
+                use_async_staging=False,
+                use_non_blocking_copy=on_gpu,
+            )
+        )
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -73,8 +81,11 @@ class Saver:
         AUNetError where the save before failed. `scores`: bits per byte on held-out text by step, so far.
         """
         self.wait()
-        copies = self._stager.stage(dict(tensors))
-        arguments = step, copies, dict(state), dict(attached), dict(scores)
+        copies: Any = self._stager.stage(dict(tensors))  # no future: staging is not asynchronous
+        save = partial(
+            checkpoint.save, self.storage, step, copies, dict(state), ranks=self._aside, attached=dict(attached)
+        )
+        arguments = save, step, dict(scores)
         # Not waited for when the program is interrupted: what it leaves has no manifest.
         self._thread = threading.Thread(target=self._write, args=arguments, name=f"save-{step}", daemon=True)
         self._thread.start()
@@ -98,16 +109,10 @@ class Saver:
         if error:
             raise error
 
-    def _write(
-        self,
-        step: int,
-        tensors: Mapping[str, Tensor],
-        state: Mapping[str, Any],
-        attached: Mapping[str, bytes],
-        scores: Mapping[int, float],
-    ) -> None:
+    def _write(self, save: Callable[[], None], step: int, scores: Mapping[int, float]) -> None:
+        """Body of the thread."""
         try:
-            checkpoint.save(self.storage, step, tensors, state, self._aside, attached)
+            save()
             if self._ranks.first:
                 with suppress(AUNetError, OSError):  # the next save tries again
                     self._tidy(step, scores)
