@@ -63,6 +63,8 @@ class Tables:
     of_tokens: tuple[int, ...] = (2, 3)
     rows: int = 1
     """Times the rows of each."""
+    known: bool = False
+    """All rows that the first lengths above have together are shared by the most frequent n-grams of any length."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def with_wide_window(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfi
     return with_stages(model, lambda s, stage: {} if s or stage.window is None else {"window": 2 * stage.window})
 
 
+KNOWN = Tables(of_bytes=(2, 3, 4, 5, 6, 7, 8), of_units=(1, 2), of_tokens=(2, 3, 4), known=True)
 LONGER = Tables(of_bytes=(2, 3, 4, 6, 8), of_units=(1, 2), of_tokens=(2, 3, 4))
 ANYWHERE: dict[str, dict[str, Any]] = {
     "muon": {"train": {"optimizer": "muon"}},
@@ -157,13 +160,15 @@ ANYWHERE: dict[str, dict[str, Any]] = {
     "fixed-init": {"train": {"init": "fixed"}},
     "grams": {"tables": LONGER},
     "rows": {"tables": Tables(rows=4)},
+    "known": {"tables": KNOWN},
 }
 """Ablations of any system with look-ups: what differs from it."""
 TOKENS: dict[str, dict[str, Any]] = {
     "tied": {"reshape": with_tied_head},
     "best": {"tables": Tables(rows=4), "train": {"optimizer": "muon"}},
+    "best-known": {"tables": replace(KNOWN, rows=4), "train": {"optimizer": "muon"}},
 }
-"""Of one over tokens; `best`: all that helped it at 1e13 FLOPs (docs/results.md)."""
+"""Of one over tokens; `best`: all that helped it at 1e13 FLOPs before n-grams were known (docs/results.md)."""
 BYTE_STAGE: dict[str, dict[str, Any]] = {
     "up-only": {"reshape": with_layers_up},
     "down-heavy": {"reshape": with_layers_down},
@@ -172,6 +177,7 @@ BYTE_STAGE: dict[str, dict[str, Any]] = {
     "slow-bytes": {"train": {"stage_lr": (0.5, 1.0)}},
     "fast-bytes": {"train": {"stage_lr": (2.0, 1.0)}},
     "best": {"tables": replace(LONGER, rows=4), "train": {"optimizer": "muon"}, "reshape": with_wide_bytes},
+    "best-known": {"tables": replace(KNOWN, rows=4), "train": {"optimizer": "muon"}, "reshape": with_wide_bytes},
 }
 """And of one with a byte stage above another."""
 SYSTEMS = _systems()
@@ -244,12 +250,16 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, d
 
 def with_lookups(model: AUNetConfig, where: tuple[str, ...], tables: Tables) -> AUNetConfig:
     """The same model with tables of hashed n-grams at the first stage (`bytes`) and at the deeper ones (`units`)."""
-    first = (tables.of_tokens, TOKEN_BUCKETS) if model.tokenizer else (tables.of_bytes, BYTE_BUCKETS)
+    kind, first_buckets = ("of_tokens", TOKEN_BUCKETS) if model.tokenizer else ("of_bytes", BYTE_BUCKETS)
 
     def lookup(s: int, _: StageConfig) -> dict[str, Any]:
-        ngrams, buckets = (tables.of_units, UNIT_BUCKETS) if s else first
-        chosen = ("units" if s else "bytes") in where
-        return {"lookup": LookupConfig(ngrams=ngrams, buckets=tables.rows * buckets) if chosen else None}
+        name, buckets = ("of_units", UNIT_BUCKETS) if s else (kind, first_buckets)
+        ngrams: tuple[int, ...] = getattr(tables, name)
+        if ("units" if s else "bytes") not in where:
+            return {"lookup": None}
+        if tables.known:
+            buckets = buckets * len(getattr(Tables(), name)) // len(ngrams)
+        return {"lookup": LookupConfig(ngrams=ngrams, buckets=tables.rows * buckets, known=tables.known)}
 
     return with_stages(model, lookup)
 

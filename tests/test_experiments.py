@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from aunet.config import RunConfig
+from aunet.config import AUNetConfig, RunConfig
 from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.plan import ScalePlan
 from aunet.scaling.records import write_record
@@ -38,7 +38,7 @@ def test_an_ablation_costs_what_its_base_costs(name: str, compute: float) -> Non
     assert plan.bytes * useful_flops_per_byte(plan.model, plan.seq_len) == pytest.approx(compute)
     if not name.endswith("window"):
         assert plan.flops_per_byte == pytest.approx(
-            base.flops_per_byte, rel=0.1 if name.endswith(("wide-bytes", "best")) else 1e-9
+            base.flops_per_byte, rel=0.1 if name.endswith(("wide-bytes", "best", "best-known")) else 1e-9
         )
     # As a file would have it: nothing that only an unchecked copy can hold.
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
@@ -67,6 +67,23 @@ def test_an_ablation_changes_what_its_name_says() -> None:
     )
     assert grams == [((*before[0][0], 8), before[0][1]), ((1, 2), before[1][1])]
     assert rows == [(ngrams, 4 * buckets) for ngrams, buckets in before]
+
+
+@pytest.mark.parametrize("tokenizer", ["", "tokenizer.json"])
+def test_known_ngrams_take_no_more_rows(tokenizer: str) -> None:
+    stages = [{"dim": 16, "layers": 1, "head_dim": 8}] * (1 if tokenizer else 2)
+    splitter = "" if tokenizer else "word1"
+    model = AUNetConfig.model_validate({"stages": stages, "splitter": splitter, "tokenizer": tokenizer})
+    every = [race.Tables(), race.KNOWN, race.SYSTEMS["aunet-2-hash-best-known"].tables]
+    found = [race.with_lookups(model, ("bytes", "units"), tables).stages for tables in every]
+    for plain, known, grown in zip(*found, strict=True):
+        assert plain.lookup is not None
+        assert known.lookup is not None
+        assert grown.lookup is not None
+        rows, ours, most = (len(one.ngrams) * one.buckets for one in (plain.lookup, known.lookup, grown.lookup))
+        assert 0.999 * rows < ours <= rows
+        assert most == 4 * ours
+        assert (plain.lookup.known, known.lookup.known, grown.lookup.known) == (False, True, True)
 
 
 def test_settings_come_from_laws_where_two_budgets_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,11 +46,15 @@ class LookupConfig(Strict):
     """Vectors that are looked up by what the last units of a stage spell, and added to what enters the stage.
 
     They cost no FLOPs: a table per n of `ngrams`, with `buckets` rows of the stage's width, in which the hash of the
-    last n units names the row.
+    last n units names the row. With `known` all these rows belong to the n-grams that are most frequent in the training
+    text, of whatever length, one each, and what is rarer or was never read adds nothing.
     """
 
     ngrams: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="lengths in units of the stage")
     buckets: int = Field(gt=0, description="rows of each table")
+    known: bool = Field(
+        default=False, description="rows belong to the most frequent n-grams, and the rest adds nothing"
+    )
 
     @model_validator(mode="after")
     def _check_distinct(self) -> Self:
@@ -237,6 +241,11 @@ class TrainConfig(Strict):
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
     lookup_lr: float = Field(default=3.0, gt=0, description="learning rate of look-ups, relative to `lr`")
+    lookup_sample: float = Field(
+        default=1e7,
+        gt=0,
+        description="bytes of the training text whose n-grams are counted, for look-ups that are known",
+    )
     stage_lr: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(), description="learning rate of every stage, bytes first, relative to `lr`; empty: 1 for all"
     )

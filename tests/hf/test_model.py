@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from aunet.errors import AUNetError
 from aunet.hf import AUNetConfig, AUNetForCausalLM, AUNetTokenizer
 from aunet.language_model import LanguageModel
 from aunet.vocabulary import BYTES
-from tests.model.packs import small_config, small_model, with_layers_up, with_lookups, with_qk_norm
+from tests.model.packs import small_config, small_model, with_known, with_layers_up, with_lookups, with_qk_norm
 
 PAD = 258
 TEXTS = [b"W\xc3\xb6rds, 1234 and more", b"\xff 7 \x80", b"a", b"one two three"]
@@ -78,8 +79,9 @@ def test_each_side_loads_what_the_other_saved(trained: Path, tmp_path: Path) -> 
     assert again.generation_config.to_dict() == model.generation_config.to_dict()
 
 
-def test_lookups_come_along(tmp_path: Path) -> None:
-    ours = LanguageModel(small_model(with_lookups(small_config(3))))
+@pytest.mark.parametrize("change", [with_lookups, with_known])
+def test_lookups_come_along(change: Callable[[Any], Any], tmp_path: Path) -> None:
+    ours = LanguageModel(small_model(change(small_config(3))))
     ours.save(tmp_path / "ours")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")

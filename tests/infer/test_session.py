@@ -19,7 +19,7 @@ from aunet.infer.native.kernels import NativeKernels
 from aunet.infer.session import Session
 from aunet.infer.state import Context
 from aunet.splitting import splitter
-from tests.model.packs import RULES, small_config, small_model, with_layers_up, with_lookups, with_qk_norm
+from tests.model.packs import RULES, small_config, small_model, with_known, with_layers_up, with_lookups, with_qk_norm
 
 TOLERANCE = 1e-4
 TEXTS = [
@@ -40,6 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "wide": {"windows": (32, 32, 32, 32)},
     "one-head": {"kv_heads": 1},
     "lookups": {"change": with_lookups},
+    "known": {"change": with_known},
     "qk-norm": {"change": with_qk_norm},
     "layers-up": {"change": with_layers_up},
 }

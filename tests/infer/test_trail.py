@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aunet.infer.trail import Trail, rows_of
 from aunet.model.layout import build_layout
 from aunet.model.lookup import lookup_rows
-from tests.model.packs import random_pack, small_config, with_lookups
+from tests.model.packs import random_pack, small_config, small_model, with_known, with_lookups
 
 cuts = st.lists(st.integers(0, 20), max_size=12)
 
@@ -22,13 +22,18 @@ cuts = st.lists(st.integers(0, 20), max_size=12)
     sizes=cuts,
     deepen=st.sampled_from([0.0, 0.4, 1.0]),
     seed=st.integers(0, 2**31),
+    known=st.booleans(),
 )
 def test_any_cut_looks_up_what_the_whole_text_does(
-    stages: int, length: int, sizes: Sequence[int], deepen: float, seed: int
+    stages: int, length: int, sizes: Sequence[int], deepen: float, seed: int, known: bool
 ) -> None:
-    config, packed = with_lookups(small_config(stages)), random_pack(stages - 1, [length], seed, deepen)
-    whole = lookup_rows(config, packed.ids, build_layout(packed.levels, packed.starts, packed.counts, 4))
-    trail, ids, levels = Trail.of(config), packed.ids.tolist(), packed.levels.tolist()
+    change = with_known if known else with_lookups
+    lookups, packed = (
+        small_model(change(small_config(stages))).lookups,
+        random_pack(stages - 1, [length], seed, deepen),
+    )
+    whole = lookup_rows(lookups, packed.ids, build_layout(packed.levels, packed.starts, packed.counts, 4))
+    trail, ids, levels = Trail.of(lookups), packed.ids.tolist(), packed.levels.tolist()
     pieces = []
     for size in [*sizes, length]:
         branch = trail.copy()
@@ -41,16 +46,16 @@ def test_any_cut_looks_up_what_the_whole_text_does(
 
 
 def test_sequences_are_end_to_end() -> None:
-    config = with_lookups(small_config(2))
+    lookups = small_model(with_lookups(small_config(2))).lookups
     packed = random_pack(1, [7, 1, 12])
-    whole = lookup_rows(config, packed.ids, build_layout(packed.levels, packed.starts, packed.counts, 4))
-    found = rows_of([Trail.of(config) for _ in range(3)], packed.ids.tolist(), packed.levels.tolist(), [7, 1, 12])
+    whole = lookup_rows(lookups, packed.ids, build_layout(packed.levels, packed.starts, packed.counts, 4))
+    found = rows_of([Trail.of(lookups) for _ in range(3)], packed.ids.tolist(), packed.levels.tolist(), [7, 1, 12])
     for expected, rows in zip(whole, found, strict=True):
         assert rows is not None
         assert torch.equal(torch.from_numpy(rows), expected) if expected is not None else False
 
 
 def test_a_model_without_lookups_has_nothing_to_remember() -> None:
-    trail = Trail.of(small_config(3))
+    trail = Trail.of([None] * 3)
     assert trail.read([256, 97], [2, 0]) == [None, None, None]
     assert trail.begun == ()

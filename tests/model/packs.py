@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
+from aunet.model.lookup import BASE, key_of, salt, signed
 
 RULES = ("", "word1", "word1+word2", "word1+word2+word4")
 
@@ -30,6 +31,26 @@ def with_lookups(config: AUNetConfig) -> AUNetConfig:
     for s, stage in enumerate(values["stages"]):
         stage["lookup"] = {"ngrams": (2, 3, 6) if s == 0 else (1, 3), "buckets": 50 + s}
     return AUNetConfig.model_validate(values)
+
+
+KNOWN = [i for i in range(258) if i % 3 == 2]
+"""Bytes of the n-grams that small models know: a third of all, a space, e, n and t among them."""
+
+
+def with_known(config: AUNetConfig) -> AUNetConfig:
+    """The same with look-ups that know their n-grams: one and two of these bytes, in one unit or in two."""
+    values = config.model_dump()
+    for stage in values["stages"]:
+        stage["lookup"] = {"ngrams": (1, 2), "buckets": 7500, "known": True}
+    return AUNetConfig.model_validate(values)
+
+
+def known_keys(stage: int) -> Tensor:
+    """What a look-up of a small model knows at this stage (0-based)."""
+    one = torch.tensor(KNOWN) + 1
+    two = (one[:, None] * signed(BASE) + one).flatten()
+    units = [one, two] if stage else [one]  # a unit of the byte stage has one byte
+    return torch.cat([key_of(torch.cat(units), salt(stage, 1)), key_of(two, salt(stage, 2))])
 
 
 def with_qk_norm(config: AUNetConfig) -> AUNetConfig:
@@ -56,6 +77,9 @@ def small_model(config: AUNetConfig, seed: int = 0, dtype: torch.dtype = torch.f
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    for s, lookup in enumerate(model.lookups):
+        if lookup and lookup.config.known:
+            lookup.know(known_keys(s))
     return model.to(dtype)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs import pack, random_pack, small_config, small_model, with_layers_up, with_lookups, with_qk_norm
+from packs import pack, random_pack, small_config, small_model, with_known, with_layers_up, with_lookups, with_qk_norm
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -15,7 +15,7 @@ from aunet.model.aunet import AUNet
 from aunet.model.layers import rotation
 
 DEPTHS = [1, 2, 3, 4]
-CHANGES = {"look-ups": with_lookups, "qk-norm": with_qk_norm, "layers-up": with_layers_up}
+CHANGES = {"look-ups": with_lookups, "known": with_known, "qk-norm": with_qk_norm, "layers-up": with_layers_up}
 VARIANTS = ["multilinear", "repeat", "simple", *CHANGES]
 """Ways to upsample, and multi-linear with what may be added to every stage."""
 EXACT = torch.float64
@@ -146,8 +146,9 @@ def test_initialisation_reaches_every_parameter(stages: int, variant: str) -> No
     model = AUNet.on_meta(config).to_empty(device="cpu")
     with torch.no_grad():
         for tensor in model.state_dict().values():
-            tensor.fill_(math.nan)
+            tensor.fill_(math.nan if tensor.is_floating_point() else -1)
     model.initialise(3)
+    assert all(lookup.keys.min() > 0 for lookup in model.lookups if lookup and lookup.keys is not None)
     assert not any(tensor.isnan().any() for tensor in model.state_dict().values())
     direct, other = AUNet(config), AUNet(config)
     direct.initialise(3)
@@ -155,7 +156,7 @@ def test_initialisation_reaches_every_parameter(stages: int, variant: str) -> No
     same = {name: torch.equal(tensor, direct.state_dict()[name]) for name, tensor in model.state_dict().items()}
     assert all(same.values())
     differs = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, other.state_dict()[name])}
-    fixed = {name for name in same if name.endswith(("norm.weight", "per_offset", "lookup.weight"))}
+    fixed = {name for name in same if name.endswith(("norm.weight", "per_offset", "lookup.weight", "lookup.keys"))}
     assert differs == set(same) - fixed
 
 

@@ -11,7 +11,7 @@ from aunet.train.checkpoint import materialise
 from aunet.train.distributed import Ranks, find_ranks, joined, load_whole, place, shard, whole
 from aunet.train.muon import CutMuon
 from aunet.train.optim import build_optimizers, clip_gradients, take_step
-from tests.model.packs import small_config, small_model, with_lookups
+from tests.model.packs import small_config, small_model, with_known, with_lookups
 
 CPU = torch.device("cpu")
 BIG = AUNetConfig.model_validate({"stages": [{"dim": 512, "layers": 15, "head_dim": 64}]})
@@ -38,14 +38,14 @@ def equal(model: AUNet, expected: AUNet, ranks: Ranks) -> None:
 
 def check_weights(ranks: Ranks, train: TrainConfig) -> None:
     """They are those of one process, made or read."""
-    config = with_lookups(small_config(3))
-    model = made(config, ranks, train)
-    alone = AUNet(config)
-    alone.initialise(3)
-    equal(model, alone, ranks)
-    other = small_model(config)
-    load_whole(model, other.state_dict().items())
-    equal(model, other, ranks)
+    for config in (with_lookups(small_config(3)), with_known(small_config(3))):
+        model = made(config, ranks, train)
+        alone = AUNet(config)
+        alone.initialise(3)
+        equal(model, alone, ranks)
+        other = small_model(config)
+        load_whole(model, other.state_dict().items())
+        equal(model, other, ranks)
 
 
 def check_muon(ranks: Ranks, train: TrainConfig) -> None:

@@ -141,7 +141,11 @@ def test_weights_of_a_model_are_shared_out(single: Path, tmp_path: Path) -> None
 
 # What is cut up, and how
 
-LOOKUPS = [f"model.stages.{s}.lookup={{ngrams: [1, 2], buckets: 97}}" for s in range(2)]
+LOOKUPS = [
+    "model.stages.0.lookup={ngrams: [1, 2], buckets: 97}",
+    "model.stages.1.lookup={ngrams: [1, 2], buckets: 97, known: true}",
+    "train.lookup_sample=3e4",
+]
 MAMBA = "model.stages.1={dim: 32, layers: 2, mixer: mamba2, head_dim: 16, state_dim: 16}"
 
 

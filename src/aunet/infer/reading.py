@@ -28,7 +28,8 @@ class Reader:
 
     def session(self, network: AUNet, splitter: Splitter, vocabulary: Vocabulary = BYTES) -> Session:
         """The session of these weights."""
-        weights = [_bits(part) for parameter in network.parameters() for part in stored(parameter)]
+        tensors = [*network.parameters(), *network.buffers()]
+        weights = [_bits(part) for tensor in tensors for part in stored(tensor)]
         marks = network.head_weight.device, network.head_weight.dtype, torch.stack(weights).tolist()
         if self._kept is None or self._kept[0] != marks:
             kernels = NativeKernels(network) if self.native and _plain(network) and available() else None

@@ -43,12 +43,13 @@ class Session:
         self.model, self.splitter, self.vocabulary = model, splitter, vocabulary
         self.device = model.head_weight.device
         self.kernels: Kernels = kernels or EagerKernels(model)
+        self._trail = Trail.of(model.lookups)
         self._recurrent = any(stage.mixer == "mamba2" for stage in model.config.stages)
 
     def context(self) -> Context:
         """A sequence that has read nothing, not even BOS."""
-        config = self.model.config
-        return Context([Memory(stage.window) for stage in config.stages], self.splitter.stream(), Trail.of(config))
+        memories = [Memory(stage.window) for stage in self.model.config.stages]
+        return Context(memories, self.splitter.stream(), self._trail.copy())
 
     def start(self, batch: int) -> State:
         """The state of `batch` sequences that have read nothing."""

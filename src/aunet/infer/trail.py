@@ -10,9 +10,11 @@ from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from aunet.config import AUNetConfig, LookupConfig
-from aunet.model.lookup import BASE, INVERSE, bucket, salt, signed
+from aunet.config import LookupConfig
+from aunet.model.lookup import BASE, INVERSE, Lookup, key_of, known_rows, salt, signed
 
 Integers = npt.NDArray[np.int64]
 
@@ -23,15 +25,18 @@ class Trail:
 
     lookups: tuple[LookupConfig | None, ...]
     """Of every stage."""
+    known: tuple[Tensor | None, ...]
+    """Of every stage the keys of the n-grams that have rows, on the host, where its look-up knows them."""
     begun: tuple[Integers, ...]
     """Of every stage with a look-up: the hash of what was read after each of the last units, the newest last, as many
     as its longest n-gram has. Where there are no such units, of all that was read."""
 
     @classmethod
-    def of(cls, config: AUNetConfig) -> "Trail":
-        """That of a sequence that has read nothing."""
-        lookups = tuple(stage.lookup for stage in config.stages)
-        return cls(lookups, tuple(np.zeros(max(x.ngrams), dtype=np.int64) for x in lookups if x is not None))
+    def of(cls, lookups: Sequence[Lookup | None]) -> "Trail":
+        """That of a sequence that has read nothing, for a model whose stages have these look-ups."""
+        configs = tuple(lookup.config if lookup else None for lookup in lookups)
+        known = tuple(lookup.keys.cpu() if lookup and lookup.keys is not None else None for lookup in lookups)
+        return cls(configs, known, tuple(np.zeros(max(x.ngrams), dtype=np.int64) for x in configs if x is not None))
 
     def read(self, ids: Sequence[int], levels: Sequence[int]) -> list[Integers | None]:
         """Rows [U, N] that the new units of every stage look up, None where a stage has no look-up; moves on."""
@@ -56,7 +61,12 @@ class Trail:
                 back_N1, salt_N1, first_N1 = _tables(lookup, s)
                 start_NU = starts[back_N1 + np.arange(len(unit_U))]
                 hash_NU = (after_T[unit_U] - start_NU) * powers_T[unit_U]
-                found[s] = np.ascontiguousarray((bucket(hash_NU, salt_N1, lookup.buckets) + first_N1).T)
+                key_NU, keys = key_of(hash_NU, salt_N1), self.known[s]
+                if keys is None:
+                    row_NU = key_NU % lookup.buckets + first_N1
+                else:
+                    row_NU = known_rows(torch.from_numpy(key_NU), keys).numpy()
+                found[s] = np.ascontiguousarray(row_NU.T)
             moved.append((after_T[-1] - starts[len(unit_U) :]) * powers_T[-1:])
         self.begun = tuple(moved)
         return found

@@ -45,7 +45,8 @@ def require_full(network: AUNet, action: str) -> None:
 
 def weight_bytes(network: AUNet) -> int:
     """Memory of the weights."""
-    return sum(part.nbytes for parameter in network.parameters() for part in stored(parameter))
+    tensors = [*network.parameters(), *network.buffers()]
+    return sum(part.nbytes for tensor in tensors for part in stored(tensor))
 
 
 def _is_matrix(module: nn.Module, name: str) -> bool:

@@ -98,7 +98,7 @@ class AUNet(nn.Module):
         `longest`: a bound on the length of a document, for the CUDA kernels (T if not given).
         """
         layouts = build_layout(levels_T, starts_N, counts, self.config.offsets, longest)
-        rows = lookup_rows(self.config, ids_T, layouts)
+        rows = lookup_rows(self.lookups, ids_T, layouts)
         return self.logits_of(self._run(0, self.embedding(ids_T), layouts, rows))
 
     def _run(self, s: int, x_TD: Tensor, layouts: Sequence[StageLayout], rows: Sequence[Tensor | None]) -> Tensor:
@@ -121,6 +121,11 @@ class AUNet(nn.Module):
     def lookup(self, s: int) -> Lookup | None:
         """The look-up of stage s, where it has one."""
         return self.stage(s).lookup
+
+    @property
+    def lookups(self) -> list[Lookup | None]:
+        """The look-up of every stage, None where it has none."""
+        return [self.lookup(s) for s in range(len(self.config.stages))]
 
     def recompute(self, stages: Sequence[bool]) -> None:
         """Say for each stage, bytes first, whether training recomputes its blocks instead of remembering them."""
@@ -172,12 +177,15 @@ class AUNet(nn.Module):
         through, so that depth does not make the residual stream grow. Embeddings and the head: sigma 1 / sqrt(width).
         With `init` `fixed` all these sigmas are 0.02 whatever the width, as in GPT-2 (Radford et al. 2019).
         Norms: 1. The maps of single offsets start at 0: upsampling begins as a repetition and learns to differ by
-        offset. Look-ups start at 0: what was never read in training adds nothing. What only Mamba-2 has starts as
-        `initial_values` says.
+        offset. Look-ups start at 0, and where n-grams are to be known none is yet: what was never read in training adds
+        nothing. What only Mamba-2 has starts as `initial_values` says.
 
         `place` puts the values of a whole parameter where it is kept, for one that is cut up among processes; there is
         never more than one of them beside the model.
         """
+        for lookup in self.lookups:
+            if lookup and lookup.keys is not None:
+                lookup.know(lookup.keys[:0])
         generator = torch.Generator().manual_seed(seed)
         branches = sum(BRANCHES[stage.mixer] * sum(self.config.layers(s)) for s, stage in enumerate(self.config.stages))
         for name, parameter in self.named_parameters():

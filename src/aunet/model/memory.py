@@ -25,6 +25,7 @@ class Memory:
     """Bytes of one replica that trains with AdamW."""
 
     weights: int
+    """With the keys of known n-grams."""
     gradients: int
     optimizer: int
     activations: tuple[int, ...]
@@ -42,7 +43,8 @@ def training_memory(config: AUNetConfig, batch_bytes: int = 1_000_000) -> Memory
         levels_T = torch.empty(counts[0], dtype=torch.uint8)
         starts_N = torch.empty(2, dtype=torch.int64)
     kept = kept_by_stage(model, lambda: model.loss(ids_T, ids_T, levels_T, starts_N, counts))
-    return Memory(FLOAT * parameters, FLOAT * parameters, 2 * FLOAT * parameters, kept, batch_bytes)
+    weights = FLOAT * parameters + sum(buffer.nbytes for buffer in model.buffers())
+    return Memory(weights, FLOAT * parameters, 2 * FLOAT * parameters, kept, batch_bytes)
 
 
 def kept_by_stage(model: AUNet, forward: Callable[[], Tensor]) -> tuple[int, ...]:

@@ -240,7 +240,7 @@ def memory_of_rank(config: RunConfig, model: AUNet, ranks: int, copies: int, ste
     share = 1.0 if ranks > 1 and config.train.accumulate > 1 else 1 / parts
     tables = FLOAT * sum(module.weight.numel() for module in model.modules() if isinstance(module, Lookup))
     layers = FLOAT * sum(p.numel() for p in model.parameters()) - tables
-    weights = layers // parts + tables // ranks
+    weights = layers // parts + tables // ranks + sum(buffer.nbytes for buffer in model.buffers())
     optimizer = (step.optimizer - 2 * tables) // parts + 2 * tables // ranks
     gathered = gathered_bytes(model, _gathered_size(config)) if ranks > 1 else 0
     return RankMemory(

@@ -131,7 +131,9 @@ def step_memory(
     half = train.precision == "bf16" and not mamba
     with warnings.catch_warnings(), _without_memory("meta" if mamba else "cpu") as device:
         warnings.simplefilter("ignore")  # of kernels that a fake tensor cannot take
-        model.load_state_dict({name: torch.empty(p.shape) for name, p in model.state_dict().items()}, assign=True)
+        model.load_state_dict(
+            {name: torch.empty(p.shape, dtype=p.dtype) for name, p in model.state_dict().items()}, assign=True
+        )
         model.recompute([s in recompute for s in range(1, len(config.stages) + 1)])
         for lookup in (module for module in model.modules() if isinstance(module, Lookup)):
             lookup.sparse = True
@@ -227,7 +229,9 @@ def optimizer_bytes(config: AUNetConfig, train: TrainConfig) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = AUNet.on_meta(config)
         with torch.device("cpu"):
-            model.load_state_dict({name: torch.empty(p.shape) for name, p in model.state_dict().items()}, assign=True)
+            model.load_state_dict(
+                {name: torch.empty(p.shape, dtype=p.dtype) for name, p in model.state_dict().items()}, assign=True
+            )
         optimizers = build_optimizers(model, train)
         return sum(
             (1 if isinstance(optimizer, torch.optim.Muon) else 2) * parameter.numel() * parameter.element_size()

@@ -91,6 +91,11 @@ class Ranks:
             distributed.all_reduce(value, group=self.group)
         return value
 
+    def from_first(self, value: Tensor) -> None:
+        """Fill a tensor with the first rank's values."""
+        if self.count > 1:
+            distributed.broadcast(value, 0, group=self.group)
+
     def wait(self) -> None:
         """Until all ranks are here."""
         self.most(0)
@@ -311,8 +316,10 @@ def whole(model: AUNet, ranks: Ranks) -> AUNet | None:
     return gathered
 
 
-def _gathered(kept: DTensor, ranks: Ranks) -> Tensor | None:
-    """A whole parameter on the first rank; other ranks have a piece of it for a moment."""
+def _gathered(kept: Tensor, ranks: Ranks) -> Tensor | None:
+    """A whole tensor on the first rank; other ranks have a piece of it for a moment."""
+    if not isinstance(kept, DTensor):  # the keys of look-ups, which every rank has
+        return kept.cpu() if ranks.first else None
     if kept.placements[-1] == Shard(0):  # of a layer, which is gathered in every step
         values = kept.full_tensor()
         return values.cpu() if ranks.first else None

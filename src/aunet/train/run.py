@@ -21,6 +21,7 @@ from aunet.train.distributed import check, find_ranks, joined
 from aunet.train.loop import Outcome, Trainer, Validate
 from aunet.train.measures import peak_rate
 from aunet.train.metrics import Metrics
+from aunet.train.ngrams import know_ngrams
 from aunet.train.plan import make_plan
 from aunet.train.profile import tracing
 from aunet.train.progress import TrainingProgress
@@ -81,6 +82,8 @@ def run_training(
         elif config.train.init_from:
             trainer.start_from(Path(config.train.init_from))
             progress_lines.append(f"starting from the weights of {config.train.init_from}")
+        else:
+            know_ngrams(trainer.model, config, ranks, progress_lines.append)
         metrics: Metrics | None = None
         if ranks.first:
             # From here on the run has a tokenizer of its own, whatever becomes of the file.

@@ -239,6 +239,7 @@ struct Stage {  // but the trunk
 struct Lookup {
     const float *rows;  // of all tables, one below the other
     int64_t tables;     // 0: none
+    int64_t unknown;    // the row of n-grams that add nothing, -1: none
 };
 
 struct Model {
@@ -601,7 +602,9 @@ void read(const Model *model, const Rows *rows, int64_t s, float *const *x, cons
     const int64_t width = (s == model->depth ? model->trunk : model->stages[s].down).dim;
     for (int64_t t = 0; t < rows[s].count; t++)
         for (int64_t n = 0; n < lookup.tables; n++) {
-            const float *row = lookup.rows + looked_up[s][t * lookup.tables + n] * width;
+            const int64_t index = looked_up[s][t * lookup.tables + n];
+            if (index == lookup.unknown) continue;
+            const float *row = lookup.rows + index * width;
             for (int64_t k = 0; k < width; k++) x[s][t * width + k] += row[k];
         }
     if (s == model->depth) return through(&model->trunk, rows[s], x[s], threads);

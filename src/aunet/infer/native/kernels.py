@@ -24,6 +24,7 @@ from aunet.infer.trail import rows_of
 from aunet.infer.weights import stored
 from aunet.model.aunet import AUNet, Stage
 from aunet.model.layers import Block, rotation
+from aunet.model.lookup import UNKNOWN
 from aunet.model.upsampling import MultiLinear, Repeat
 
 
@@ -58,7 +59,7 @@ class _Stack(ctypes.Structure):
 
 
 class _Lookup(ctypes.Structure):
-    _fields_ = (("rows", ctypes.c_void_p), ("tables", ctypes.c_int64))
+    _fields_ = (("rows", ctypes.c_void_p), ("tables", ctypes.c_int64), ("unknown", ctypes.c_int64))
 
 
 class _Stage(ctypes.Structure):
@@ -161,6 +162,7 @@ class NativeKernels:
         for s, own in enumerate(lookups):
             if (lookup := model.lookup(s)) is not None:
                 own.rows, own.tables = self._floats(lookup.weight), len(lookup.config.ngrams)
+                own.unknown = UNKNOWN if lookup.config.known else -1
         self._alive.append(lookups)
         self._model = _Model(
             ctypes.addressof(stages),
