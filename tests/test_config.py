@@ -245,3 +245,10 @@ def test_the_deepest_stage_has_no_way_up() -> None:
     assert [config.layers(s) for s in range(2)] == [(1, 2), (1,)]
     stages[0]["layers_up"] = None
     assert validate(AUNetConfig, {"stages": stages, "splitter": "word1"}, "x").layers(0) == (1, 1)
+
+
+def test_known_ngrams_need_a_row() -> None:
+    lookup = {"ngrams": [2], "buckets": 1, "known": True}
+    values = {"stages": [{"dim": 8, "layers": 1, "head_dim": 8, "lookup": lookup}]}
+    with pytest.raises(ConfigError, match=r"a\.yaml: stages\.0\.lookup: .*give more buckets"):
+        validate(AUNetConfig, values, "a.yaml")

@@ -60,6 +60,8 @@ class LookupConfig(Strict):
     def _check_distinct(self) -> Self:
         if len(set(self.ngrams)) < len(self.ngrams):
             raise ValueError(f"ngrams {list(self.ngrams)} names a length twice; each has one table")
+        if self.known and len(self.ngrams) * self.buckets < 2:
+            raise ValueError("known: one row is that of what is unknown; give more buckets")
         return self
 
 
