@@ -367,4 +367,7 @@ def budget(compute: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AUNetError as error:
+        raise SystemExit(f"race.py: {error}") from None

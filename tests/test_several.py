@@ -1,0 +1,129 @@
+"""Several runs from a list: real processes, most of a script that stands in for the race, which takes minutes."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.several import Line, ListError, _next
+from tests.runs import write_text
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+STAND_IN = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+here, name = pathlib.Path("done"), "-".join(sys.argv[sys.argv.index("--systems") + 1:])
+here.mkdir(exist_ok=True)
+print(sys.argv[1:], flush=True)
+(here / f"{name}.begun").touch()
+if "fails" in name:
+    sys.exit(f"{name}: no such thing")
+while "slow" in name and not pathlib.Path("quick").exists():
+    time.sleep(0.05)
+time.sleep(0.3)
+(here / name).write_text(" ".join(sorted(path.name for path in here.iterdir())))
+"""
+"""Says what it is told; a system that is slow runs until a file `quick` is there."""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The script beside the stand-in."""
+    (tmp_path / "experiments").mkdir()
+    shutil.copy(EXPERIMENTS / "several.py", tmp_path / "experiments")
+    (tmp_path / "experiments" / "race.py").write_text(STAND_IN)
+    return tmp_path
+
+
+def start(place: Path, lines: str, *more: str) -> "subprocess.Popen[str]":
+    (place / "list").write_text(lines)
+    command = [sys.executable, "experiments/several.py", "list", "train.jsonl", "--valid", "novels=valid.jsonl", *more]
+    return subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def done(place: Path) -> set[str]:
+    return {path.name for path in (place / "done").iterdir() if path.suffix != ".begun"}
+
+
+def test_a_list_is_worked_through_and_a_run_waits_for_its_settings(place: Path) -> None:
+    lines = "# settings first\nrun 1e13 aunet-2-muon 0 1  # needs the next\n\ntune 1e13 aunet-2 3\nrun 1e13 bytes\n"
+    process = start(place, lines, "--at-once", "2", "--device", "cuda", "--threads", "3")
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert done(place) == {"aunet-2-muon---seeds-0-1", "aunet-2---points-3", "bytes"}
+    assert "aunet-2-muon---seeds-0-1.begun" not in (place / "done" / "aunet-2---points-3").read_text()
+    together = (place / "done" / "bytes").read_text()
+    assert "aunet-2---points-3.begun" in together
+    told = (place / "runs/race/several/tune-1e13-aunet-2-3.log").read_text()
+    common = ["train.jsonl", "--valid", "novels=valid.jsonl", "--label", "race", "--threads", "3", "--device", "cuda"]
+    assert told.strip() == str(["tune", "1e13", *common, "--systems", "aunet-2", "--points", "3"])
+
+
+@pytest.mark.parametrize("how", ["signal", "time"])
+def test_all_stop_and_the_same_command_goes_on(place: Path, how: str) -> None:
+    lines = "run 1e13 bytes-slow\nrun 1e13 aunet-2-slow\nrun 1e13 fixed-4\n"
+    process = start(place, lines, "--at-once", "2", *(("--seconds", "4") if how == "time" else ()))
+    if how == "signal":
+        while len(list(place.glob("done/*.begun"))) < 2:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+    output = process.communicate()[0]
+    assert process.returncode == (143 if how == "signal" else 75), output
+    assert "stopped run 1e13 bytes-slow" in output
+    assert "not finished: 3 of 3; run the same command again" in output
+    assert not done(place)
+    (place / "quick").touch()
+    process = start(place, lines, "--at-once", "2")
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert done(place) == {"bytes-slow", "aunet-2-slow", "fixed-4"}
+
+
+def test_what_fails_is_named_and_the_rest_goes_on(place: Path) -> None:
+    process = start(place, "run 1e13 fails\nrun 1e13 bytes\n")
+    output = process.communicate()[0]
+    assert process.returncode == 1
+    assert "failed: run 1e13 fails; see runs/race/several/run-1e13-fails.log" in output
+    assert "fails: no such thing" in (place / "runs/race/several/run-1e13-fails.log").read_text()
+    assert done(place) == {"bytes"}
+
+
+def test_the_race_itself_is_told(place: Path) -> None:
+    """And says in one line what is wrong: a system that was never tuned, a budget that is too small."""
+    pytest.importorskip("optuna")
+    shutil.copy(EXPERIMENTS / "race.py", place / "experiments")
+    write_text(place / "train.jsonl", 10)
+    process = start(place, "run 1e13 bytes\ntune 1e10 fixed-4 1\n", "--at-once", "2")
+    process.communicate()
+    assert process.returncode == 1
+    logs = place / "runs/race/several"
+    assert (
+        logs / "run-1e13-bytes.log"
+    ).read_text() == "bytes: nothing is tuned at 1e13 FLOPs or below; tune it first\n"
+    refused = (logs / "tune-1e10-fixed-4-1.log").read_text().splitlines()
+    assert len(refused) == 1
+    assert refused[0].startswith("race.py: --compute: the smallest fixed-4 takes")
+
+
+def test_a_line_that_is_no_run_is_refused(place: Path) -> None:
+    process = start(place, "train 1e13 bytes\n")
+    assert process.communicate()[0] == (
+        "list: 'train 1e13 bytes' is no run; write `tune BUDGET SYSTEM [POINTS]` or `run BUDGET SYSTEM [SEED...]`\n"
+    )
+    assert process.returncode == 1
+    with pytest.raises(ListError):
+        Line.of("run 1e13")
+
+
+def test_runs_wait_for_the_search_of_their_settings() -> None:
+    texts = ["tune 1e13 aunet-2-hash", "run 1e13 aunet-2-hash-muon", "run 1e13 aunet-2", "run 1e13 bytes"]
+    search, ablation, plain, other = (Line.of(text) for text in texts)
+    assert _next([ablation, plain], [search]) == plain
+    assert _next([ablation, other], [search, plain]) == other
+    assert _next([ablation, search], []) == search
+    assert _next([ablation], [search]) is None
+    assert _next([ablation], []) == ablation
