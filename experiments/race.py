@@ -95,6 +95,10 @@ def _systems() -> dict[str, System]:
         for name in ("aunet-2", "aunet-3")
         for how in ("repeat", "simple")
     ]
+    ablations += [
+        System(f"aunet-2-deepest-{percent}", "aunet-2", reshape=with_deepest(percent / 100), tuned_as="aunet-2")
+        for percent in DEEPEST
+    ]
     ablations.append(System("aunet-2-unit-hash", "aunet-2", lookups=("units",), tuned_as="aunet-2-hash"))
     for base in (one for one in hashed if one.name in ("aunet-2-hash", "bpe-1k-hash")):
         changes = ANYWHERE | (TOKENS if base.vocabulary else BYTE_STAGE)
@@ -143,6 +147,22 @@ def with_wide_bytes(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig
         deeper = [round(dim * width / dims[1] / 16) * 16 for dim in dims[1:]]
         for count in range(max(1, trunk - 1), trunk + 2):
             found.append(build(kind, [width // 2, *deeper], [*shallow, count], text))
+    return _nearest(found, model, text)
+
+
+def with_deepest(share: float) -> Reshape:
+    """Eight blocks of which this share are the trunk's and the rest, down and up alike, the byte stage's."""
+
+    def reshaped(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfig:
+        trunk = round(8 * share)
+        layers, widths = [(8 - trunk) // 2, trunk], range(32, 2 * model.stages[1].dim + 1, 8)
+        return _nearest([build(kind, [width // 4, width], layers, text) for width in widths], model, text)
+
+    return reshaped
+
+
+def _nearest(found: Sequence[AUNetConfig], model: AUNetConfig, text: Text) -> AUNetConfig:
+    """That whose FLOPs per byte are most like those of the model."""
     wanted = useful_flops_per_byte(model, text.row_ids)
     return min(found, key=lambda one: abs(math.log(useful_flops_per_byte(one, text.row_ids) / wanted)))
 
@@ -153,6 +173,8 @@ def with_wide_window(model: AUNetConfig, kind: Family, text: Text) -> AUNetConfi
 
 
 KNOWN = Tables(of_bytes=(2, 3, 4, 5, 6, 7, 8), of_units=(1, 2), of_tokens=(2, 3, 4), known=True)
+DEEPEST = (25, 50, 75)
+"""Percent of the layers in the deepest stage, of which the paper found 75 to be best."""
 LONGER = Tables(of_bytes=(2, 3, 4, 6, 8), of_units=(1, 2), of_tokens=(2, 3, 4))
 ANYWHERE: dict[str, dict[str, Any]] = {
     "muon": {"train": {"optimizer": "muon"}},

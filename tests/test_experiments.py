@@ -86,6 +86,17 @@ def test_known_ngrams_take_no_more_rows(tokenizer: str) -> None:
         assert (plain.lookup.known, known.lookup.known, grown.lookup.known) == (False, True, True)
 
 
+@pytest.mark.parametrize("compute", [3e13, 1e14])
+@pytest.mark.parametrize("percent", [25, 50, 75])
+def test_layers_are_moved_to_the_deepest_stage(percent: int, compute: float) -> None:
+    base, moved = (planned(f"aunet-2{change}", compute)[0] for change in ("", f"-deepest-{percent}"))
+    down, up = moved.model.layers(0)
+    trunk = moved.model.stages[1]
+    assert (down + up + trunk.layers, trunk.layers) == (8, 8 * percent // 100)
+    assert trunk.dim == 4 * moved.model.stages[0].dim
+    assert moved.flops_per_byte == pytest.approx(base.flops_per_byte, rel=0.1)
+
+
 def test_settings_come_from_laws_where_two_budgets_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("scipy")
     monkeypatch.setattr(race, "RECORDS", tmp_path)
