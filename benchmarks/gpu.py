@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 
 from aunet import corpus
-from aunet.config import AUNetConfig, DataConfig, SourceConfig, TrainConfig, validate
+from aunet.config import AUNetConfig, DataConfig, SourceConfig, TrainConfig
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
+from aunet.mappings import validate
 from aunet.model.aunet import AUNet
 from aunet.model.flops import stage_lengths, useful_flops
 from aunet.presets import load_run

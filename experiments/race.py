@@ -22,8 +22,9 @@ from typing import Any
 
 from rich.console import Console
 
-from aunet.config import AUNetConfig, LookupConfig, RunConfig, SourceConfig, StageConfig, validate
+from aunet.config import AUNetConfig, LookupConfig, RunConfig, SourceConfig, StageConfig
 from aunet.errors import AUNetError, MissingExtra
+from aunet.mappings import validate
 from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.child import run_in_child
 from aunet.scaling.families import FAMILIES, Family, build

@@ -5,19 +5,9 @@ from typing import Any
 
 import pytest
 
-from aunet.config import (
-    PAPER_CONTRACTION,
-    AUNetConfig,
-    DataConfig,
-    RunConfig,
-    StageConfig,
-    TrainConfig,
-    apply_overrides,
-    ffn_width,
-    read_mapping,
-    validate,
-)
+from aunet.config import PAPER_CONTRACTION, AUNetConfig, DataConfig, RunConfig, StageConfig, TrainConfig, ffn_width
 from aunet.errors import ConfigError
+from aunet.mappings import apply_overrides, read_mapping, validate
 
 STAGE = {"dim": 16, "layers": 1, "head_dim": 8}
 

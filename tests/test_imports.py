@@ -15,13 +15,14 @@ OPTIONAL += ["lm_eval", "sacrebleu", "s3fs"]
 NOTHING_WITHOUT = {"hf", "serve", "evals.harness", "evals.harness_tasks"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
 
-BASE = {"errors", "bytes", "files", "config", "compiler", "magnitudes"}
+BASE = {"errors", "bytes", "files", "config", "mappings", "compiler", "magnitudes"}
 """What needs nothing but itself."""
 LAYERS = {
     "errors": set(),
     "bytes": BASE,
     "files": BASE,
     "config": BASE,
+    "mappings": BASE,
     "compiler": BASE,
     "magnitudes": BASE,
     "vocabulary": BASE,

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from aunet.config import AUNetConfig, DataConfig, RunConfig, apply_overrides, validate
+from aunet.config import AUNetConfig, DataConfig, RunConfig
 from aunet.errors import AUNetError
 from aunet.magnitudes import short, size
+from aunet.mappings import apply_overrides, validate
 from aunet.model.accounting import Accounting, describe
 from aunet.model.directory import CONFIG, load_config
 from aunet.presets import PRESETS, load_run

@@ -15,8 +15,9 @@ from typing import Any
 
 from rich.table import Table
 
-from aunet.config import LENGTHS, RunConfig, apply_overrides, read_mapping, validate
+from aunet.config import LENGTHS, RunConfig
 from aunet.errors import ConfigError
+from aunet.mappings import apply_overrides, read_mapping, validate
 from aunet.vocabulary.tokens import MARKS, tokenizer_size
 
 RULES = ("", "word1", "word1+word2", "word1+word2+word4")

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from aunet.config import RunConfig, SourceConfig, validate
+from aunet.config import RunConfig, SourceConfig
 from aunet.errors import AUNetError
+from aunet.mappings import validate
 from aunet.scaling.records import Record, difference, portable, read_record, read_records, setting, write_record
 from aunet.scaling.run import Job, existing_record
 from tests.scaling.made_records import config, record

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aunet.config import AUNetConfig, RunConfig, validate
+from aunet.config import AUNetConfig, RunConfig
 from aunet.errors import AUNetError, ConfigError
+from aunet.mappings import validate
 from aunet.model.aunet import AUNet
 from aunet.model.flops import useful_flops_per_byte
 from aunet.presets import AUNET2_SCALING, AUNET3_SCALING, TRANSFORMER_SCALING

@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from aunet.config import AUNetConfig, StageConfig, read_mapping, validate
+from aunet.config import AUNetConfig, StageConfig
 from aunet.errors import AUNetError, ConfigError
 from aunet.files import make_directory
+from aunet.mappings import read_mapping, validate
 from aunet.model.aunet import AUNet
 from aunet.model.directory import save_model
 

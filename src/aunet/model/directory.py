@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import aunet
-from aunet.config import AUNetConfig, validate
+from aunet.config import AUNetConfig
 from aunet.errors import AUNetError, ConfigError
 from aunet.files import replacing, write_json
+from aunet.mappings import validate
 from aunet.model.aunet import AUNet
 
 CONFIG, WEIGHTS, CARD, TOKENIZER = "config.json", "model.safetensors", "README.md", "tokenizer.json"

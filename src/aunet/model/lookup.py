@@ -117,7 +117,7 @@ def lookup_keys(
 ) -> list[Tensor | None]:
     """Keys [T, N] of the n-grams that end at the positions of every stage, None where a stage has no look-up."""
     found: list[Tensor | None] = [None] * len(layouts)
-    if not any(lookups):
+    if all(lookup is None for lookup in lookups):
         return found
     powers_T, weights_T = (torch.full_like(ids_T, signed(base)).cumprod(0) for base in (BASE, INVERSE))
     term_T = (ids_T + 1) * weights_T

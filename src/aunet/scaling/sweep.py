@@ -16,9 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
-from aunet.config import RunConfig, SourceConfig, validate
+from aunet.config import RunConfig, SourceConfig
 from aunet.errors import ConfigError, RunFailed
 from aunet.files import make_directory
+from aunet.mappings import validate
 from aunet.scaling.child import run_in_child
 from aunet.scaling.points import Point, Range, optuna, sobol_point
 from aunet.scaling.records import Record, portable, read_record, setting

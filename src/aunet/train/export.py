@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aunet.config import RunConfig, read_mapping, validate
+from aunet.config import RunConfig
 from aunet.errors import AUNetError
+from aunet.mappings import read_mapping, validate
 from aunet.model.aunet import AUNet
 from aunet.model.directory import CONFIG, RUN, TOKENIZER, save_model, training_facts, validate_saved
 from aunet.model.flops import flops_per_byte

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 import aunet
-from aunet.config import RunConfig, validate
+from aunet.config import RunConfig
 from aunet.data.batch import Batch, collate
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError
+from aunet.mappings import validate
 from aunet.model.aunet import AUNet
 from aunet.model.directory import TOKENIZER, load_config, save_model, stored_weights, training_facts
 from aunet.model.flops import stage_lengths, useful_flops, useful_flops_per_byte
