@@ -184,8 +184,9 @@ ANYWHERE: dict[str, dict[str, Any]] = {
     "grams": {"tables": LONGER},
     "rows": {"tables": Tables(rows=4)},
     "known": {"tables": KNOWN},
+    "calm": {"tables": KNOWN, "train": {"head_eps": 1e-3}},
 }
-"""Ablations of any system with look-ups: what differs from it."""
+"""Ablations of any system with look-ups: what differs from it. `calm` differs from `known`."""
 TOKENS: dict[str, dict[str, Any]] = {
     "tied": {"reshape": with_tied_head},
     "best": {"tables": Tables(rows=4), "train": {"optimizer": "muon"}},

@@ -229,6 +229,7 @@ class TrainConfig(Strict):
     optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="of the matrices inside the model")
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
+    head_eps: float = Field(default=1e-8, gt=0, description="epsilon of AdamW for the head; 1e-8 is that of all others")
     lookup_lr: float = Field(default=3.0, gt=0, description="learning rate of look-ups, relative to `lr`")
     lookup_sample: float = Field(
         default=1e7,

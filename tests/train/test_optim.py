@@ -140,3 +140,24 @@ def test_lookups_multiply_the_rate_of_their_stage() -> None:
     model = small_model(with_lookups(small_config(2)))
     sparse = build_optimizers(model, TrainConfig(lookup_lr=3.0, stage_lr=(0.5, 2.0)))[-1]
     assert [group["relative_lr"] for group in sparse.param_groups] == [1.5, 6.0]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_head_has_an_epsilon_of_its_own(tied: bool) -> None:
+    """What is never the next byte is pushed down by steps of one size at the usual one, and hardly at a great one."""
+    packed = random_pack(1, [60, 50])
+    found = []
+    for eps in (1e-8, 1e2):
+        model = small_model(small_config(2, tied=tied))
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        optimizers = build_optimizers(model, TrainConfig(head_eps=eps, weight_decay=0.0))
+        backward(model, packed)
+        take_step(optimizers, 1e-2)
+        found.append({name: (p - before[name]).abs() for name, p in model.named_parameters()})
+    usual, calm = found
+    head = "embedding.weight" if tied else "head.weight"
+    unseen = [i for i in range(258) if i not in packed.targets and i not in packed.ids]
+    assert usual[head][unseen].median() > 9e-3
+    assert calm[head][unseen].median() < 1e-3
+    for name in usual.keys() - {head}:
+        assert torch.equal(usual[name], calm[name])

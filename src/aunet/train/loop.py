@@ -51,6 +51,7 @@ FIXED_ON_RESUME = (
     "train.betas",
     "train.weight_decay",
     "train.lookup_lr",
+    "train.head_eps",
     "train.stage_lr",
     "train.clip",
 )

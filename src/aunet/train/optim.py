@@ -17,6 +17,7 @@ from aunet.model.lookup import Lookup
 from aunet.train.distributed import ALONE, Ranks
 from aunet.train.muon import CutMuon
 
+KINDS = ("decayed", "kept", "head", "muon", "lookup")
 INSIDE = ("contract", "pool", "trunk", "upsample", "expand")
 """Parts of a model whose matrices map vectors to vectors, which is what Muon is for; ids are elsewhere."""
 
@@ -33,12 +34,15 @@ def build_optimizers(model: AUNet, config: TrainConfig) -> list[torch.optim.Opti
     that were read are moved, without decay. They have no momentum: of a row that is read now and then it would take a
     tenth of the new gradient and the rest of gradients of long ago.
 
+    AdamW makes steps of one size of gradients of any size, down to its epsilon, so what the text never has as next byte
+    is pushed down until its probability is about 1e-8. A greater `head_eps` ends that earlier.
+
     From here on the gradients of look-ups are sparse. `relative_lr` of a group: its part of the learning rate, which is
     set at every step from the plan; `stage_lr` gives every stage one, the byte stage's with the embedding and the head,
     a transition's with the shallower of its two stages.
     """
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in ("decayed", "kept", "muon", "lookup")}
+    groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in KINDS}
     for part in parts(model):
         inside = config.optimizer == "muon" and part.name in INSIDE
         for parameter in (p for module in part.modules for p in module.parameters() if p.requires_grad):
@@ -47,6 +51,8 @@ def build_optimizers(model: AUNet, config: TrainConfig) -> list[torch.optim.Opti
                 kind, relative_lr = "lookup", relative_lr * config.lookup_lr
             elif inside and parameter.dim() == 2 and id(parameter) not in embedded:
                 kind = "muon"
+            elif parameter is model.head_weight:
+                kind = "head"
             else:
                 kind = "decayed" if parameter.dim() >= 2 else "kept"
             groups[kind].setdefault(relative_lr, []).append(parameter)
@@ -55,6 +61,7 @@ def build_optimizers(model: AUNet, config: TrainConfig) -> list[torch.optim.Opti
         return [{"params": found, "relative_lr": rate, **options} for rate, found in groups[kind].items()]
 
     adamw = [*of("decayed", weight_decay=config.weight_decay), *of("kept", weight_decay=0.0)]
+    adamw += of("head", weight_decay=config.weight_decay, eps=config.head_eps)
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(adamw, lr=0.0, betas=config.betas, fused=True)]
     if muon := of("muon", weight_decay=config.weight_decay):
         cut = any(isinstance(parameter, DTensor) for parameter in model.parameters())
