@@ -157,7 +157,7 @@ def test_without_the_library_one_line_says_what_to_install(monkeypatch: pytest.M
 
 def test_rates_steps_and_skips_do_not_decay() -> None:
     model = AUNet(config())
-    decayed, kept = build_optimizers(model, TrainConfig())[0].param_groups
+    decayed, kept, _ = build_optimizers(model, TrainConfig())[0].param_groups
     names = {id(parameter): name.rpartition("mixer.")[2] for name, parameter in model.named_parameters()}
     assert kept["weight_decay"] == 0
     assert {"A_log", "dt_bias", "D", "conv1d.bias"} <= {names[id(p)] for p in kept["params"]}
