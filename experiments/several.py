@@ -78,9 +78,13 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         texts = [line.partition("#")[0].strip() for line in arguments.list.read_text().splitlines()]
-        lines = [Line.of(text) for text in texts if text]
-    except (OSError, ListError) as error:
+        lines = list(dict.fromkeys(Line.of(text) for text in texts if text))
+    except (OSError, ValueError) as error:
         sys.exit(f"{arguments.list}: {error.strerror if isinstance(error, OSError) else error}")
+    if not lines:
+        sys.exit(f"{arguments.list}: no run in it; write a line for each")
+    if arguments.at_once < 1:
+        parser.error("--at-once: give 1 or more")
     common = [*arguments.train, "--valid", *arguments.valid, "--label", arguments.label]
     common += ["--threads", str(arguments.threads), "--device", arguments.device]
     logs = Path("runs") / arguments.label / "several"

@@ -84,12 +84,13 @@ def test_all_stop_and_the_same_command_goes_on(place: Path, how: str) -> None:
 
 
 def test_what_fails_is_named_and_the_rest_goes_on(place: Path) -> None:
-    process = start(place, "run 1e13 fails\nrun 1e13 bytes\n")
+    process = start(place, "run 1e13 fails\nrun 1e13 bytes\nrun  1e13 bytes # twice\n", "--at-once", "3")
     output = process.communicate()[0]
     assert process.returncode == 1
     assert "failed: run 1e13 fails; see runs/race/several/run-1e13-fails.log" in output
     assert "fails: no such thing" in (place / "runs/race/several/run-1e13-fails.log").read_text()
     assert done(place) == {"bytes"}
+    assert output.count("began run 1e13 bytes") == 1
 
 
 def test_the_race_itself_is_told(place: Path) -> None:
@@ -115,6 +116,11 @@ def test_a_line_that_is_no_run_is_refused(place: Path) -> None:
         "list: 'train 1e13 bytes' is no run; write `tune BUDGET SYSTEM [POINTS]` or `run BUDGET SYSTEM [SEED...]`\n"
     )
     assert process.returncode == 1
+    empty = start(place, "# later\n")
+    assert empty.communicate()[0] == "list: no run in it; write a line for each\n"
+    none = start(place, "run 1e13 bytes\n", "--at-once", "0")
+    assert none.communicate()[0].endswith("--at-once: give 1 or more\n")
+    assert (empty.returncode, none.returncode) == (1, 2)
     with pytest.raises(ListError):
         Line.of("run 1e13")
 

@@ -106,7 +106,7 @@ def test_a_checkpoint_that_lacks_settings_with_a_default_is_resumed(uninterrupte
     state = json.loads((directory / "state.json").read_text())
     for section, key in ((state["config"]["train"], "lookup_lr"), (state["config"]["model"]["stages"][0], "lookup")):
         del section[key]
-    for key in ("optimizer", "stage_lr", "init"):
+    for key in ("optimizer", "stage_lr", "init", "head_eps", "lookup_sample"):
         del state["config"]["train"][key]
     for key in ("qk_norm", "layers_up"):
         del state["config"]["model"]["stages"][0][key]

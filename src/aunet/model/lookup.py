@@ -85,7 +85,7 @@ class Lookup(nn.Module):
         return key_TN % buckets + torch.arange(key_TN.shape[1], device=key_TN.device) * buckets
 
     def know(self, keys: Tensor) -> None:
-        """Give the n-grams with these keys, one less than rows at most, a row each."""
+        """Give the n-grams with these keys, int64 [at most rows - 1] in any order, a row each; others have none."""
         assert self.keys is not None
         self.keys.fill_(NOBODY)
         self.keys[: len(keys)] = keys.sort().values

@@ -131,9 +131,7 @@ def step_memory(
     half = train.precision == "bf16" and not mamba
     with warnings.catch_warnings(), _without_memory("meta" if mamba else "cpu") as device:
         warnings.simplefilter("ignore")  # of kernels that a fake tensor cannot take
-        model.load_state_dict(
-            {name: torch.empty(p.shape, dtype=p.dtype) for name, p in model.state_dict().items()}, assign=True
-        )
+        _give_tensors(model)
         model.recompute([s in recompute for s in range(1, len(config.stages) + 1)])
         for lookup in (module for module in model.modules() if isinstance(module, Lookup)):
             lookup.sparse = True
@@ -158,6 +156,12 @@ def step_memory(
     read = _read_of_lookups(config, counts)
     history.append((gradients + read, others + read))
     return StepMemory(optimizer_bytes(config, train), gradients + read, activations, tuple(history))
+
+
+def _give_tensors(model: AUNet) -> None:
+    """Replace what is on `meta` by tensors of the same shapes and types on the default device."""
+    state = {name: torch.empty(values.shape, dtype=values.dtype) for name, values in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
 
 
 def follow(model: AUNet, loss: Callable[[], Tensor], passes: int = 1) -> tuple[Live, dict[PartName, int]]:
@@ -229,9 +233,7 @@ def optimizer_bytes(config: AUNetConfig, train: TrainConfig) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = AUNet.on_meta(config)
         with torch.device("cpu"):
-            model.load_state_dict(
-                {name: torch.empty(p.shape, dtype=p.dtype) for name, p in model.state_dict().items()}, assign=True
-            )
+            _give_tensors(model)
         optimizers = build_optimizers(model, train)
         return sum(
             (1 if isinstance(optimizer, torch.optim.Muon) else 2) * parameter.numel() * parameter.element_size()

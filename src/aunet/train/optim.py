@@ -18,6 +18,7 @@ from aunet.train.distributed import ALONE, Ranks
 from aunet.train.muon import CutMuon
 
 KINDS = ("decayed", "kept", "head", "muon", "lookup")
+"""Of parameters: AdamW moves the first three, with decay, without, and with an epsilon of its own."""
 INSIDE = ("contract", "pool", "trunk", "upsample", "expand")
 """Parts of a model whose matrices map vectors to vectors, which is what Muon is for; ids are elsewhere."""
 
@@ -35,7 +36,7 @@ def build_optimizers(model: AUNet, config: TrainConfig) -> list[torch.optim.Opti
     tenth of the new gradient and the rest of gradients of long ago.
 
     AdamW makes steps of one size of gradients of any size, down to its epsilon, so what the text never has as next byte
-    is pushed down until its probability is about 1e-8. A greater `head_eps` ends that earlier.
+    is pushed down until its probability is below 1e-6. A greater `head_eps` ends that earlier.
 
     From here on the gradients of look-ups are sparse. `relative_lr` of a group: its part of the learning rate, which is
     set at every step from the plan; `stage_lr` gives every stage one, the byte stage's with the embedding and the head,
