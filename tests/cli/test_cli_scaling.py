@@ -49,6 +49,11 @@ def test_plot_and_report_say_what_they_wrote(records: Path, tmp_path: Path) -> N
     assert reported.returncode == 0, reported.stderr
     assert reported.stdout.split() == [str(tmp_path / "report" / name) for name in ("report.html", "report.md")]
     assert "0.980 (0.980 to 0.980)" in (tmp_path / "report" / "report.md").read_text()
+    one = aunet("scale", "report", records, "--out", tmp_path / "one", "--family", "our*")
+    assert one.returncode == 0, one.stderr
+    text = (tmp_path / "one" / "report.md").read_text()
+    assert "| ours |" in text
+    assert "theirs" not in text
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,7 @@ def test_plot_and_report_say_what_they_wrote(records: Path, tmp_path: Path) -> N
             ("report", "RECORDS", "--out", "out", "--valid", "poems"),
             "--valid: no record was scored on 'poems'; known: valid",
         ),
+        (("fit", "RECORDS", "--family", "mine"), "--family: no record is of family 'mine'; known: ours, theirs"),
         (("plot", "RECORDS", "--out", "/proc/figures"), "--out: /proc/figures cannot be written to"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from aunet.errors import AUNetError
-from aunet.scaling.selection import cells, settings, valid_set, valid_sets
+from aunet.scaling.selection import cells, of_families, settings, valid_set, valid_sets
 from tests.scaling.made_records import record
 
 
@@ -66,3 +66,12 @@ def test_sets_are_named_and_unknown_ones_refused() -> None:
         valid_set([record(), both], "y")
     with pytest.raises(AUNetError, match="no record is of a complete run"):
         cells([record(status="failed", reason="nan")])
+
+
+def test_families_are_chosen_by_patterns_and_one_that_matches_none_is_named() -> None:
+    runs = [record(name, family=name) for name in ("aunet-2", "aunet-2-hash", "bpe-4k", "bytes")]
+    assert of_families(runs, ()) == tuple(runs)
+    assert [run.family for run in of_families(runs, ("aunet-*", "bytes"))] == ["aunet-2", "aunet-2-hash", "bytes"]
+    assert [run.family for run in of_families(runs, ("aunet-2",))] == ["aunet-2"]
+    with pytest.raises(AUNetError, match=r"^--family: no record is of family 'BPE-4k'; known: aunet-2, aunet-2-hash"):
+        of_families(runs, ("bytes", "BPE-4k"))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 scale = typer.Typer(help="Scaling laws: sweeps, fits, figures, reports.", no_args_is_help=True)
 RecordsArgument = Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Record files and directories.")]
+FamilyOption = Annotated[
+    list[str] | None, typer.Option("--family", help="Only these families; may be repeated, * matches anything.")
+]
 TunedForOption = Annotated[str | None, typer.Option("--valid", help="The validation set; the records' first.")]
 
 
@@ -100,6 +103,7 @@ def sweep(
 @scale.command()
 def fit(
     records: RecordsArgument,
+    family: FamilyOption = None,
     valid: TunedForOption = None,
     flops: Annotated[str, typer.Option(help="What C is: useful or paper FLOPs.")] = "useful",
     irreducible: Annotated[float | None, typer.Option(help="E of the loss laws, if it is known.")] = None,
@@ -108,7 +112,7 @@ def fit(
     """Laws of batch size, learning rate and loss, with 95% intervals."""
     from aunet.scaling.fit import fit_records, table
 
-    found = fit_records(_records(records), valid, flops, irreducible)
+    found = fit_records(_records(records, family), valid, flops, irreducible)
     if as_json:
         print(json.dumps(found.to_json()))
         return
@@ -122,6 +126,7 @@ def fit(
 def plot(
     records: RecordsArgument,
     out: Annotated[Path, typer.Option(help="Directory of the figures.")],
+    family: FamilyOption = None,
     valid: TunedForOption = None,
 ) -> None:
     """Loss against compute, isoFLOP curves, learning rates and batch sizes, as SVG."""
@@ -130,7 +135,7 @@ def plot(
     from aunet.scaling.report import laws_if_any
     from aunet.scaling.selection import valid_set
 
-    found = _records(records)
+    found = _records(records, family)
     name = valid_set(found, valid)
     for path in write(draw(found, name, laws_if_any(found, name)), out):
         print(path)
@@ -140,23 +145,25 @@ def plot(
 def scale_report(
     records: RecordsArgument,
     out: Annotated[Path, typer.Option(help="Directory of the report.")],
+    family: FamilyOption = None,
     valid: TunedForOption = None,
     baseline: Annotated[str | None, typer.Option(help="A family that the others are divided by.")] = None,
 ) -> None:
     """Tables and figures of all records: one HTML page that stands alone, and Markdown."""
     from aunet.scaling.report import write_report
 
-    for path in write_report(_records(records), out, valid, baseline):
+    for path in write_report(_records(records, family), out, valid, baseline):
         print(path)
 
 
-def _records(paths: list[Path]) -> "tuple[Record, ...]":
+def _records(paths: list[Path], patterns: list[str] | None = None) -> "tuple[Record, ...]":
     from aunet.scaling.records import read_records
+    from aunet.scaling.selection import of_families
 
     found = read_records(paths)
     for line in found.skipped:
         print(line, file=sys.stderr)
-    return found.records
+    return of_families(found.records, patterns or ())
 
 
 def _named(text: str) -> tuple[str, str]:

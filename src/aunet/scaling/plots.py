@@ -16,6 +16,9 @@ WORST = 1.12
 """Losses above this multiple of the worst that stands for a family are off the figure: diverged points say nothing."""
 WORST_IN_CLOUD = 10.0
 """Per cent above the best from which on a point has the last colour."""
+LINE_INCHES = 0.19
+"""Height of a line of text, and what goes with a name in a legend: its letters, its line and the space about them."""
+LETTER_INCHES, HANDLE_INCHES = 0.083, 0.75
 
 
 def draw(records: Sequence[Record], valid: str, fit: Fit | None = None) -> dict[str, str]:
@@ -51,7 +54,7 @@ def _loss(found: Sequence[Cell], looks: Mapping[str, Look], valid: str, fit: Fit
     losses = [chosen.loss(valid) for _, chosen in best]
     low, high = min(losses), max(losses)
     with styled() as Figure:
-        figure = Figure(figsize=(7.4, 4.6), layout="constrained")
+        figure = Figure(figsize=(7.4, max(4.6, 0.8 + LINE_INCHES * len(looks))), layout="constrained")
         axes = figure.add_subplot()
         ends = {}
         for family, drawn in looks.items():
@@ -89,27 +92,35 @@ def _loss(found: Sequence[Cell], looks: Mapping[str, Look], valid: str, fit: Fit
 
 def _label_ends(axes: Any, ends: Mapping[str, tuple[float, float]], looks: Mapping[str, Look]) -> None:
     """Names in the right margin, at the height of the last points and moved apart where they are close."""
-    low, high = axes.get_ylim()
-    gap = 0.05 * (high - low)
-    free = math.inf
-    placed = []
-    for family, (_, y) in sorted(ends.items(), key=lambda end: -end[1][1]):
-        free = min(y, free - gap)
-        placed.append((family, free))
-    lift = max(0.0, low - placed[-1][1]) if placed else 0.0
-    for family, y in placed:
+    names = sorted(ends, key=lambda family: ends[family][1])
+    for family, y in zip(names, apart([ends[family][1] for family in names], *axes.get_ylim()), strict=True):
         drawn = looks[family]
         place = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
-        axes.annotate(family, (1.0, y + lift), xytext=(20, 0), textcoords="offset points", color=drawn.colour, **place)
+        axes.annotate(family, (1.0, y), xytext=(20, 0), textcoords="offset points", color=drawn.colour, **place)
         axes.plot(
             [1.025],
-            [y + lift],
+            [y],
             drawn.marker,
             color=drawn.colour,
             clip_on=False,
             transform=place["xycoords"],
             markersize=5,
         )
+
+
+def apart(heights: Sequence[float], low: float, high: float) -> list[float]:
+    """Places of labels in [low, high], a line apart or as far as fits, in the order of their ascending heights.
+
+    >>> apart([0.0, 0.0, 9.0], 0.0, 10.0)
+    [0.0, 0.5, 9.0]
+    """
+    gap = (high - low) / max(20, len(heights))
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + gap if places else low))
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], places[i + 1] - gap if i + 1 < len(places) else high)
+    return places
 
 
 Measure = tuple[str, Callable[[Setting], float]]
@@ -127,7 +138,9 @@ def _isoflop(found: Sequence[Cell], looks: Mapping[str, Look], valid: str) -> st
         return None
     with styled() as Figure:
         width = min(max(3.9, 2.4 * len(budgets)) + 0.6, 12.0)
-        figure = Figure(figsize=(width, 5.6), layout="constrained")
+        across = max(1, int(width / (HANDLE_INCHES + LETTER_INCHES * max(map(len, shown)))))
+        height = 5.2 + LINE_INCHES * math.ceil(len(shown) / across)
+        figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(len(SIZES), len(budgets), squeeze=False, sharey="col")
         for row, (title, measure) in enumerate(SIZES):
             for column, budget in enumerate(budgets):
@@ -144,7 +157,7 @@ def _isoflop(found: Sequence[Cell], looks: Mapping[str, Look], valid: str) -> st
                 if column == 0:
                     axes.set_ylabel(f"bits per byte on {valid}")
         handles = [_handle(looks[family], family) for family in shown]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(shown)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(across, len(shown)))
         return svg(figure, "isoflop", "Bits per byte against the size of the model, at each budget.")
 
 

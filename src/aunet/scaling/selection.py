@@ -6,6 +6,7 @@ of a sweep and the same run again, the first by name counts. The setting that st
 with the lowest mean among those with the most repetitions: what was repeated was chosen before.
 """
 
+import fnmatch
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -116,6 +117,18 @@ def settings(records: Iterable[Record]) -> tuple[Setting, ...]:
 def families(records: Sequence[Record]) -> list[str]:
     """Names of all families."""
     return sorted({record.family for record in records})
+
+
+def of_families(records: Sequence[Record], patterns: Sequence[str]) -> tuple[Record, ...]:
+    """The records of families that match a pattern (* and ? as of file names), all where there are none.
+
+    AUNetError for a pattern that nothing matches.
+    """
+    known = families(records)
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(family, pattern) for family in known):
+            raise AUNetError(f"--family: no record is of family {pattern!r}; known: {', '.join(known) or 'none'}")
+    return tuple(r for r in records if not patterns or any(fnmatch.fnmatchcase(r.family, one) for one in patterns))
 
 
 def valid_sets(records: Sequence[Record]) -> list[str]:
