@@ -1,11 +1,12 @@
 """Transfer: bits per byte of trained models on languages that they have not read, by language, family and script.
 
     python experiments/transfer.py NAME=MODEL... --languages scripture/*.valid.jsonl.zst --declarations udhr.jsonl.zst
+        [--figure FILE.svg]
 
 A file of `--languages` is one language, named by what stands before the first dot. The documents of `--declarations`
 carry `name` and `script`. Each model leaves one record, `experiments/records/transfer/NAME.json`, with the bits and the
 bytes of every document; the table compares each model with the last one, by the ratio of sums and its paired bootstrap
-interval over documents.
+interval over documents, and the figure the first with the last.
 """
 
 import argparse
@@ -23,8 +24,9 @@ from rich.table import Table
 import aunet
 from aunet.data.sources import files_documents
 from aunet.evals.bpb import score_documents
-from aunet.files import write_json
-from aunet.scaling.intervals import ratio
+from aunet.files import replacing, write_json
+from aunet.report.figures import MUTED, look, styled, svg
+from aunet.scaling.intervals import Interval, ratio
 
 RECORDS = Path(__file__).parent / "records" / "transfer"
 FAMILIES = {
@@ -54,6 +56,7 @@ SCRIPTS = {
     "cherokee": "Cher",
     "coptic": "Copt",
     "gujarati": "Gujr",
+    "ojibwa": "Cans",
     "syriac": "Syrc",
     "ukranian": "Cyrl",
 }
@@ -76,10 +79,14 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
     parser.add_argument("--languages", nargs="+", required=True)
     parser.add_argument("--declarations", required=True)
+    parser.add_argument("--figure", type=Path, help="where to draw the first model over the last, by language")
     arguments = parser.parse_args()
     named = [one.partition("=")[::2] for one in arguments.models]
     found = {name: scored(name, Path(model), arguments.languages, arguments.declarations) for name, model in named}
     Console().print(table(found))
+    if arguments.figure:
+        with replacing(arguments.figure) as partial:
+            partial.write_text(figure(found) + "\n", encoding="utf-8")
 
 
 def scored(name: str, model: Path, languages: list[str], declarations: str) -> list[Found]:
@@ -121,15 +128,8 @@ def table(found: dict[str, list[Found]]) -> Table:
     view.add_column("text")
     for column in ("documents", "bytes", *found, *(f"{name} / {base}" for name in others)):
         view.add_column(column, justify="right")
-    groups: dict[str, list[int]] = defaultdict(list)
-    order: dict[str, tuple[int, str]] = {}
-    for i, one in enumerate(found[base]):
-        for kind, group in enumerate(groups_of(one.group)):
-            groups[group].append(i)
-            order[group] = (kind + 4 * one.group.startswith(UDHR), group)
-    for group in sorted(groups, key=order.__getitem__):
-        chosen = groups[group]
-        scores = {name: [(rows[i].bits, rows[i].bytes) for i in chosen] for name, rows in found.items()}
+    for group, chosen in grouped(found[base]).items():
+        scores = {name: chosen_of(rows, chosen) for name, rows in found.items()}
         size = sum(size for _, size in scores[base])
         ratios = [ratio(scores[name], scores[base]) for name in others]
         view.add_row(
@@ -140,6 +140,53 @@ def table(found: dict[str, list[Found]]) -> Table:
             *(f"{one.value:.3f} ({one.low:.3f}-{one.high:.3f})" for one in ratios),
         )
     return view
+
+
+def grouped(rows: list[Found]) -> dict[str, list[int]]:
+    """The places of the documents of each group: languages, their families, their scripts, scripts of declarations."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    order: dict[str, tuple[int, str]] = {}
+    for i, one in enumerate(rows):
+        for kind, group in enumerate(groups_of(one.group)):
+            groups[group].append(i)
+            order[group] = (kind + 4 * one.group.startswith(UDHR), group)
+    return {group: groups[group] for group in sorted(groups, key=order.__getitem__)}
+
+
+def chosen_of(rows: list[Found], chosen: list[int]) -> list[tuple[float, int]]:
+    """Bits and bytes of some documents."""
+    return [(rows[i].bits, rows[i].bytes) for i in chosen]
+
+
+def figure(found: dict[str, list[Found]]) -> str:
+    """The first model over the last, by language and by script of the declarations, the lowest on top, as SVG."""
+    (name, rows), *_, (base, base_rows) = found.items()
+    ratios = {
+        group: ratio(chosen_of(rows, chosen), chosen_of(base_rows, chosen))
+        for group, chosen in grouped(base_rows).items()
+        if group == base_rows[chosen[0]].group
+    }
+    languages = {group: one for group, one in ratios.items() if not group.startswith(UDHR)}
+    scripts = {group.removeprefix(UDHR): one for group, one in ratios.items() if group.startswith(UDHR)}
+    with styled() as Figure:
+        drawing = Figure(figsize=(7.4, 1.0 + 0.16 * max(len(languages), len(scripts))), layout="constrained")
+        axes = drawing.subplots(1, 2, sharex=True)
+        _ratios(axes[0], languages, "scripture, by language", {one for one in languages if one in SCRIPTS})
+        _ratios(axes[1], scripts, "declarations, by script", set(scripts) - {"Latn"})
+        drawing.supxlabel(f"bits per byte of {name} over {base}; squares: not in Latin letters", fontsize="medium")
+        return svg(drawing, "transfer", f"Bits per byte of {name} over those of {base}, by language and by script.")
+
+
+def _ratios(axes: Any, ratios: dict[str, Interval], title: str, other_letters: set[str]) -> None:
+    ordered = sorted(ratios, key=lambda group: -ratios[group].value)
+    axes.axvline(1.0, color=MUTED.light, linewidth=1.0)
+    for y, group in enumerate(ordered):
+        one, drawn = ratios[group], look(int(group in other_letters))
+        axes.plot([one.low, one.high], [y, y], color=drawn.colour, linewidth=1.4)
+        axes.plot(one.value, y, drawn.marker, color=drawn.colour, markersize=4.5)
+    axes.set(title=title, ylim=(-0.8, len(ordered) - 0.2))
+    axes.set_yticks(range(len(ordered)), ordered, fontsize="small")
+    axes.grid(visible=False, axis="y")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""Transfer: texts of two kinds are scored once, compared by group, and drawn."""
+
+import json
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from aunet.evals.bpb import score_documents
+from aunet.language_model import LanguageModel
+from aunet.model.directory import save_model
+from experiments import transfer
+from tests.model.packs import small_config, small_model
+
+TEXTS = {"kabyle": ["Azul fell-ak.", "Tanemmirt!"], "coptic": ["ⲁⲛⲟⲕ ⲡⲉ"]}
+DECLARATIONS = [("Latn", "All human beings"), ("Latn", "Todos los seres"), ("Grek", "Όλοι οι άνθρωποι"), (None, "...")]
+
+
+def compressed(path: Path, rows: list[dict[str, str | None]]) -> Path:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(zstandard.compress(text.encode()))
+    return path
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two models, all texts, a place for records and the figure; the command line without the script."""
+    monkeypatch.setattr(transfer, "RECORDS", tmp_path / "records")
+    for seed, name in enumerate(("ours", "theirs")):
+        save_model(small_model(small_config(2), seed=seed), tmp_path / name)
+    languages = [
+        compressed(tmp_path / f"{name}.valid.jsonl.zst", [{"text": text} for text in texts])
+        for name, texts in TEXTS.items()
+    ]
+    rows: list[dict[str, str | None]] = [{"name": "a", "script": script, "text": text} for script, text in DECLARATIONS]
+    declarations = compressed(tmp_path / "all.jsonl.zst", rows)
+    models = [f"{name}={tmp_path / name}" for name in ("ours", "theirs")]
+    options = ["--languages", *languages, "--declarations", declarations, "--figure", tmp_path / "figure.svg"]
+    return [*models, *map(str, options)]
+
+
+def test_documents_are_scored_compared_and_drawn(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    transfer.main()
+    shown = capsys.readouterr().out
+    record = json.loads((tmp_path / "records" / "ours.json").read_text())
+    documents = [text.encode() for _, texts in sorted(TEXTS.items()) for text in texts]
+    documents += [text.encode() for _, text in DECLARATIONS]
+    scores = score_documents(LanguageModel(small_model(small_config(2), seed=0)).session(), documents)
+    groups = ["coptic", "kabyle", "kabyle", "udhr, Latn", "udhr, Latn", "udhr, Grek", "udhr, script not named"]
+    assert [row[0] for row in record["documents"]] == groups
+    assert [row[1] for row in record["documents"]] == pytest.approx([one.bits for one in scores], abs=1e-3)
+    assert [row[2] for row in record["documents"]] == [len(data) for data in documents]
+    bits = sum(one.bits for one in scores[1:3]) / sum(map(len, documents[1:3]))
+    assert [line.split()[:4] for line in shown.splitlines() if line.startswith("kabyle")] == [
+        ["kabyle", "2", str(sum(map(len, documents[1:3]))), f"{bits:.3f}"]
+    ]
+    names = {element.text for element in ET.parse(tmp_path / "figure.svg").iter("{http://www.w3.org/2000/svg}text")}
+    assert {"coptic", "kabyle", "Latn", "Grek", "script not named"} <= names
+
+    def fail(path: Path) -> None:
+        raise AssertionError(f"{path} is loaded again")
+
+    monkeypatch.setattr(transfer.aunet, "load", fail)
+    transfer.main()
+    assert capsys.readouterr().out == shown
+
+
+def test_languages_count_for_their_family_and_script() -> None:
+    assert transfer.groups_of("ojibwa") == ("ojibwa", "family: Algonquian", "script: Cans", "all languages")
+    assert transfer.groups_of("basque") == ("basque", "family: basque", "script: Latn", "all languages")
+    assert transfer.groups_of("udhr, Grek") == ("udhr, Grek", "udhr, all")
+    languages = [language for family in transfer.FAMILIES.values() for language in family]
+    assert len(languages) == len(set(languages))
+    assert set(transfer.SCRIPTS) <= set(languages)
