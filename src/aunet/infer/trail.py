@@ -10,11 +10,9 @@ from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from aunet.config import LookupConfig
-from aunet.model.lookup import BASE, INVERSE, Lookup, key_of, known_rows, salt, signed
+from aunet.model.lookup import BASE, INVERSE, UNKNOWN, Lookup, key_of, salt, signed
 
 Integers = npt.NDArray[np.int64]
 
@@ -25,8 +23,8 @@ class Trail:
 
     lookups: tuple[LookupConfig | None, ...]
     """Of every stage."""
-    known: tuple[Tensor | None, ...]
-    """Of every stage the keys of the n-grams that have rows, on the host, where its look-up knows them."""
+    known: tuple[Integers | None, ...]
+    """Of every stage the sorted keys of the n-grams that have rows, where its look-up knows them."""
     begun: tuple[Integers, ...]
     """Of every stage with a look-up: the hash of what was read after each of the last units, the newest last, as many
     as its longest n-gram has. Where there are no such units, of all that was read."""
@@ -35,7 +33,7 @@ class Trail:
     def of(cls, lookups: Sequence[Lookup | None]) -> "Trail":
         """That of a sequence that has read nothing, for a model whose stages have these look-ups."""
         configs = tuple(lookup.config if lookup else None for lookup in lookups)
-        known = tuple(lookup.keys.cpu() if lookup and lookup.keys is not None else None for lookup in lookups)
+        known = tuple(lookup.keys.cpu().numpy() if lookup and lookup.keys is not None else None for lookup in lookups)
         return cls(configs, known, tuple(np.zeros(max(x.ngrams), dtype=np.int64) for x in configs if x is not None))
 
     def read(self, ids: Sequence[int], levels: Sequence[int]) -> list[Integers | None]:
@@ -62,10 +60,7 @@ class Trail:
                 start_NU = starts[back_N1 + np.arange(len(unit_U))]
                 hash_NU = (after_T[unit_U] - start_NU) * powers_T[unit_U]
                 key_NU, keys = key_of(hash_NU, salt_N1), self.known[s]
-                if keys is None:
-                    row_NU = key_NU % lookup.buckets + first_N1
-                else:
-                    row_NU = known_rows(torch.from_numpy(key_NU), keys).numpy()
+                row_NU = key_NU % lookup.buckets + first_N1 if keys is None else _known_rows(key_NU, keys)
                 found[s] = np.ascontiguousarray(row_NU.T)
             moved.append((after_T[-1] - starts[len(unit_U) :]) * powers_T[-1:])
         self.begun = tuple(moved)
@@ -74,6 +69,12 @@ class Trail:
     def copy(self) -> "Trail":
         """An independent trail after the same ids."""
         return replace(self)  # its arrays are never written to
+
+
+def _known_rows(key: Integers, keys: Integers) -> Integers:
+    """As `aunet.model.lookup.known_rows`; for the few n-grams of a byte torch's calls would take four times as long."""
+    index = np.minimum(keys.searchsorted(key), len(keys) - 1)
+    return np.where(keys[index] == key, index + 1, UNKNOWN)
 
 
 BLOCK = 1024
