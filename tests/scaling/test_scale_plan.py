@@ -12,7 +12,7 @@ from aunet.mappings import validate
 from aunet.model.aunet import AUNet
 from aunet.model.flops import useful_flops_per_byte
 from aunet.presets import AUNET2_SCALING, AUNET3_SCALING, TRANSFORMER_SCALING
-from aunet.scaling.families import FAMILIES
+from aunet.scaling.families import FAMILIES, WIDTH_PER_LAYER
 from aunet.scaling.plan import ScalePlan, fitted_laws, make_scale_plan, write_run
 from aunet.scaling.text import Text
 from aunet.train.plan import make_plan
@@ -63,6 +63,23 @@ def test_families_are_matched_on_useful_flops_and_nearly_on_data(name: str, comp
     # Whole widths and layers: the ratio is not met exactly, and is stated.
     assert 0.6 < plan.gamma / 4.0 < 1.6
     assert AUNet.on_meta(plan.model).config == plan.model
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_large_budgets_have_layers_in_proportion_to_the_width(name: str) -> None:
+    plan = make_scale_plan(name, 2e22, 4.0, LLAMA if name == "bpe" else None)
+    counted = useful_flops_per_byte(plan.model, plan.seq_len) / plan.bytes_per_token
+    assert counted * plan.bytes == pytest.approx(2e22)
+    assert 0.9 < plan.gamma / 4.0 < 1.1
+    trunk = plan.model.stages[-1]
+    assert 0.6 < trunk.dim / trunk.layers / WIDTH_PER_LAYER[trunk.mixer] < 1.6
+
+
+def test_a_large_vocabulary_leaves_a_narrow_model() -> None:
+    plan = make_scale_plan(
+        "bpe", 3e13, 4.0, Text(512, bytes_per_token=4.3, tokenizer="tokenizer.json", vocab_size=16_386)
+    )
+    assert shape(plan) == ((24,), (2,))
 
 
 @pytest.mark.parametrize("name", BYTE_FAMILIES)

@@ -134,12 +134,15 @@ def byte_window(seq_len: int) -> int:
 
 def _candidates(kind: Family, text: Text, flops_per_byte: float) -> Iterator[tuple[list[int], list[int], float]]:
     """Widths, layers and useful FLOPs per byte."""
-    # A layer of some width takes this many FLOPs at least: no wider trunk can fit; much narrower ones are too deep.
+    # A layer of some width takes so many FLOPs at least, and half of the layers in proportion to it so many: no wider
+    # trunk can fit. Much narrower ones take too few, but for models over tokens, where the head may take nearly all.
     units = _contraction(kind, kind.stages - 1, text) * text.bytes_per_token
-    widest = math.sqrt(1.5 * flops_per_byte * units / LAYER_FLOPS[kind.mixer]) / WIDTHS[max(0, kind.stages - 2)]
+    most = 1.5 * flops_per_byte * units / LAYER_FLOPS[kind.mixer]
+    widest = min(math.sqrt(most), (2 * WIDTH_PER_LAYER[kind.mixer] * most) ** (1 / 3))
+    narrowest = 0.0 if kind.tokens else widest / 6
     fewest = 1 if kind.rules else 2
-    narrowest = widest / (450 / WIDTH_PER_LAYER[kind.mixer])
-    for width in _widths(narrowest, widest):
+    of_stage_2 = WIDTHS[max(0, kind.stages - 2)]
+    for width in _widths(narrowest / of_stage_2, widest / of_stage_2):
         dims = _dims(kind, width)
         shallow = [_shallow_layers(width)] * (kind.stages - 1)
         one, two = (
