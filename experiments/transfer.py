@@ -23,9 +23,10 @@ from rich.table import Table
 
 import aunet
 from aunet.data.sources import files_documents
+from aunet.errors import AUNetError
 from aunet.evals.bpb import score_documents
-from aunet.files import replacing, write_json
-from aunet.report.figures import MUTED, look, styled, svg
+from aunet.files import write_json
+from aunet.report.figures import MUTED, look, styled, svg, write
 from aunet.scaling.intervals import Interval, ratio
 
 RECORDS = Path(__file__).parent / "records" / "transfer"
@@ -82,11 +83,12 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="where to draw the first model over the last, by language")
     arguments = parser.parse_args()
     named = [one.partition("=")[::2] for one in arguments.models]
+    if arguments.figure and (len(named) < 2 or arguments.figure.suffix != ".svg"):
+        parser.error("--figure: takes a FILE.svg, and two models or more to compare")
     found = {name: scored(name, Path(model), arguments.languages, arguments.declarations) for name, model in named}
     Console().print(table(found))
     if arguments.figure:
-        with replacing(arguments.figure) as partial:
-            partial.write_text(figure(found) + "\n", encoding="utf-8")
+        write({arguments.figure.stem: figure(found)}, arguments.figure.parent)
 
 
 def scored(name: str, model: Path, languages: list[str], declarations: str) -> list[Found]:
@@ -190,4 +192,7 @@ def _ratios(axes: Any, ratios: dict[str, Interval], title: str, other_letters: s
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AUNetError as error:
+        raise SystemExit(f"transfer.py: {error}") from None

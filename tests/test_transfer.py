@@ -71,6 +71,15 @@ def test_documents_are_scored_compared_and_drawn(
     assert capsys.readouterr().out == shown
 
 
+def test_what_cannot_be_compared_is_one_line(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments[1:]])
+    with pytest.raises(SystemExit, match="2"):
+        transfer.main()
+    assert "--figure: takes a FILE.svg, and two models or more to compare" in capsys.readouterr().err
+
+
 def test_languages_count_for_their_family_and_script() -> None:
     assert transfer.groups_of("ojibwa") == ("ojibwa", "family: Algonquian", "script: Cans", "all languages")
     assert transfer.groups_of("basque") == ("basque", "family: basque", "script: Latn", "all languages")

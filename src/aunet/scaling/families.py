@@ -134,8 +134,8 @@ def byte_window(seq_len: int) -> int:
 
 def _candidates(kind: Family, text: Text, flops_per_byte: float) -> Iterator[tuple[list[int], list[int], float]]:
     """Widths, layers and useful FLOPs per byte."""
-    # A layer of some width takes so many FLOPs at least, and half of the layers in proportion to it so many: no wider
-    # trunk can fit. Much narrower ones take too few, but for models over tokens, where the head may take nearly all.
+    # A trunk has one layer at least, and at least half of those that go with its width: no wider one can fit. Much
+    # narrower ones take too little, but for models over tokens, where the head may take nearly all.
     units = _contraction(kind, kind.stages - 1, text) * text.bytes_per_token
     most = 1.5 * flops_per_byte * units / LAYER_FLOPS[kind.mixer]
     widest = min(math.sqrt(most), (2 * WIDTH_PER_LAYER[kind.mixer] * most) ** (1 / 3))
