@@ -35,7 +35,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_families_are_told_apart_by_more_than_colour() -> None:
     looks = [look(i) for i in range(24)]
-    assert len(set(map(str, looks))) == 24
+    assert len({(one.colour, one.marker) for one in looks}) == 24  # also where no line is drawn
+    assert len({(one.colour, one.dash) for one in looks}) == 24
     for tone in (*SERIES, INK, MUTED):
         assert contrast((tone.light, PAPER.light)) >= 3
         assert contrast((tone.dark, PAPER.dark)) >= 3

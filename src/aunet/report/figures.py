@@ -79,9 +79,9 @@ class Look(NamedTuple):
 
 
 def look(index: int) -> Look:
-    """The look of the i-th family; colours begin again after eight, with other dashes."""
-    turn = index // len(SERIES)
-    return Look(SERIES[index % len(SERIES)].light, MARKERS[index % len(MARKERS)], DASHES[(index + turn) % len(DASHES)])
+    """The look of the i-th family; colours begin again after eight, with other markers and dashes."""
+    turned = index + index // len(SERIES)
+    return Look(SERIES[index % len(SERIES)].light, MARKERS[turned % len(MARKERS)], DASHES[turned % len(DASHES)])
 
 
 @contextmanager
