@@ -182,7 +182,7 @@ KNOWN = Tables(of_bytes=(2, 3, 4, 5, 6, 7, 8), of_units=(1, 2), of_tokens=(2, 3,
 DEEPEST = (25, 50, 75)
 """Percent of the layers in the deepest stage, of which the paper found 75 to be best."""
 CALM: Mapping[str, Any] = {"head_eps": 1e-3}
-"""What a byte costs that training never showed is bounded (docs/results.md)."""
+"""Lowers what a byte costs that training never showed (docs/results.md)."""
 LONGER = Tables(of_bytes=(2, 3, 4, 6, 8), of_units=(1, 2), of_tokens=(2, 3, 4))
 ANYWHERE: dict[str, dict[str, Any]] = {
     "muon": {"train": {"optimizer": "muon"}},
