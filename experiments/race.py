@@ -5,15 +5,16 @@
 
 `tune` searches learning rate and batch size of each system at a budget (Sobol points, as `aunet scale sweep` does);
 `run` trains it with what the laws of these points give, where they are of two budgets or more, else with the best of
-the nearest budget. Ablations take the settings of the system that they change. Both commands leave one record per run
-under `experiments/records/race`, go on where they were interrupted, and may run several times side by side with
-different systems. Budgets are useful FLOPs, gamma is 4 in Llama 3 tokens.
+the nearest budget; a run that has begun keeps its settings. Ablations take the settings of the system that they change.
+Both commands leave one record per run under `experiments/records/race`, go on where they were interrupted, and may run
+several times side by side with different systems. Budgets are useful FLOPs, gamma is 4 in Llama 3 tokens.
 
 On a GPU (`--device cuda`) several systems share the card as so many processes; `timeout --signal TERM 500 python ...`
 ends a call in time, saves, and the next call goes on where `runs/race` and the records are at hand.
 """
 
 import argparse
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,10 +26,11 @@ from rich.console import Console
 from aunet.config import AUNetConfig, LookupConfig, RunConfig, SourceConfig, StageConfig
 from aunet.errors import AUNetError, MissingExtra
 from aunet.mappings import validate
+from aunet.model.directory import RUN
 from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.child import run_in_child
 from aunet.scaling.families import FAMILIES, Family, build
-from aunet.scaling.plan import Law, ScalePlan, fitted_laws, make_scale_plan, row_length
+from aunet.scaling.plan import PAPER_LAWS, Law, ScalePlan, fitted_laws, make_scale_plan, row_length
 from aunet.scaling.records import Record, read_record
 from aunet.scaling.run import Job
 from aunet.scaling.sweep import Sweep, run_sweep
@@ -41,7 +43,9 @@ RUNS = Path("runs")
 RACE = "race"
 """The directory of the race on English, below both, where the settings of all runs are tuned."""
 GAMMA = 4.0
+SEARCHED_AT = 1e13
 LR = (5e-3, 6e-2)
+"""At this budget, what a search goes through; at others it is moved along the paper's laws."""
 BATCH = (2048.0, 16384.0)
 """Bytes per step, of tokens too: they are divided by the bytes that a token stands for."""
 TOKENIZER_BYTES = 3e7
@@ -304,13 +308,13 @@ def tune(
     console: Console,
 ) -> None:
     """Search learning rate and batch size; every point is a record."""
-    low, high = (size / plan.bytes_per_token for size in BATCH)
+    lr, batch = searched(system, plan.compute)
     sweep = Sweep(
         config=config,
         family=system.name,
         study=f"{system.name}-tune-{budget(plan.compute)}",
-        lr=LR,
-        batch=(low, high),
+        lr=lr,
+        batch=(batch[0] / plan.bytes_per_token, batch[1] / plan.bytes_per_token),
         points=points,
         valid=valid,
         records=RECORDS / RACE,
@@ -318,6 +322,13 @@ def tune(
     )
     if code := run_sweep(sweep, console):
         raise SystemExit(code)
+
+
+def searched(system: System, compute: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """From where to where a search at a budget goes, of learning rates and of bytes per step."""
+    laws = PAPER_LAWS[FAMILIES[system.family].tokens]
+    lr, batch = (laws[key](compute) / laws[key](SEARCHED_AT) for key in ("lr", "batch"))
+    return (LR[0] * lr, LR[1] * lr), (BATCH[0] * batch, BATCH[1] * batch)
 
 
 def run(
@@ -330,7 +341,9 @@ def run(
     console: Console,
 ) -> None:
     """Train with the settings that the search gives for this budget."""
-    best, name = tuned(system, plan.compute), f"{system.name}-{budget(plan.compute)}-seed{seed}"
+    name = f"{system.name}-{budget(plan.compute)}-seed{seed}"
+    record, out = records / f"{name}.json", Path(config.train.out) / name
+    best = begun(record, out) or tuned(system, plan.compute)
     console.print(
         f"{name}: lr {best.lr:.4g}, batch {best.batch:,.0f} {plan.model.unit}s: {best.origin}", soft_wrap=True
     )
@@ -339,7 +352,7 @@ def run(
             "lr": best.lr,
             "batch_bytes": best.batch,
             "seed": seed,
-            "out": str(Path(config.train.out) / name),
+            "out": str(out),
         }
     )
     data = config.data.model_copy(update={"seed": seed})
@@ -347,7 +360,7 @@ def run(
         family=system.name,
         config=validate(RunConfig, config.model_copy(update={"train": train, "data": data}).model_dump(), system.name),
         valid=valid,
-        record=records / f"{name}.json",
+        record=record,
         remove_checkpoints=True,
     )
     with stop_on_signals() as stop:
@@ -364,6 +377,17 @@ class Tuned:
     """Ids per step."""
     origin: str
     """Where they are from, for people."""
+
+
+def begun(record: Path, out: Path) -> Tuned | None:
+    """What a run took that is over or was interrupted, whatever has been tuned since; None where there is none."""
+    if record.exists():
+        train = read_record(record).config["train"]
+    elif (out / RUN).exists():
+        train = json.loads((out / RUN).read_text())["train"]
+    else:
+        return None
+    return Tuned(train["lr"], train["batch_bytes"], "as it began")
 
 
 def tuned(system: System, compute: float) -> Tuned:

@@ -3,8 +3,9 @@
     python experiments/several.py LIST TRAIN... --valid NAME=FILE... [--at-once 2] [--seconds 500] [--device cuda]
 
 LIST is a file with a line for each: `tune BUDGET SYSTEM [POINTS]` or `run BUDGET SYSTEM [SEED...]`; `#` begins a
-comment. What `race.py` is not told here it is told by what follows the list. The next line begins whenever one of the
-runs ends, a run not before its system is tuned; what each says goes to `runs/LABEL/several/LINE.log`.
+comment. The whole race is `cpu.txt` and `gpu.txt` beside this file. What `race.py` is not told here it is told by what
+follows the list. The next line begins whenever one of the runs ends, a run not before its system is tuned at budgets up
+to its own; what each says goes to `runs/LABEL/several/LINE.log`.
 
 When the time is over, or on SIGTERM or Ctrl-C, all runs save and end, and the exit code is 75 (or 143, 130). The same
 command goes on then, wherever `runs/` and `experiments/records/` are at hand: nothing here needs a network, and code,
@@ -47,7 +48,7 @@ class Line:
     def of(cls, text: str) -> "Line":
         """Read a line; ListError says what a line is."""
         words = text.split()
-        if len(words) < 3 or words[0] not in ("tune", "run"):
+        if len(words) < 3 or words[0] not in ("tune", "run") or not _is_budget(words[1]):
             raise ListError(f"{text!r} is no run; write `tune BUDGET SYSTEM [POINTS]` or `run BUDGET SYSTEM [SEED...]`")
         what, compute, system, *more = words
         return cls(what, compute, system, tuple(more))
@@ -60,8 +61,22 @@ class Line:
         return logs / f"{str(self).replace(' ', '-')}.log"
 
     def waits_for(self, other: "Line") -> bool:
-        """Whether the other may tune the system whose settings this one takes."""
-        return self.what == "run" and other.what == "tune" and f"{self.system}-".startswith(f"{other.system}-")
+        """Whether the other may tune the system whose settings this one takes, at a budget that it looks at."""
+        tunes = self.what == "run" and other.what == "tune" and float(other.compute) <= float(self.compute)
+        return tunes and f"{self.system}-".startswith(f"{other.system}-")
+
+
+def read_list(path: Path) -> list[Line]:
+    """Its lines, each once."""
+    texts = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+    return list(dict.fromkeys(Line.of(text) for text in texts if text))
+
+
+def _is_budget(word: str) -> bool:
+    try:
+        return float(word) > 0
+    except ValueError:
+        return False
 
 
 def main() -> None:
@@ -77,8 +92,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     try:
-        texts = [line.partition("#")[0].strip() for line in arguments.list.read_text().splitlines()]
-        lines = list(dict.fromkeys(Line.of(text) for text in texts if text))
+        lines = read_list(arguments.list)
     except (OSError, ValueError) as error:
         sys.exit(f"{arguments.list}: {error.strerror if isinstance(error, OSError) else error}")
     if not lines:

@@ -10,7 +10,7 @@ from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.plan import ScalePlan
 from aunet.scaling.records import write_record
 from experiments import race
-from tests.scaling.made_records import record
+from tests.scaling.made_records import config, record
 
 BASE = "aunet-2-hash"
 NAMES = [name for name, system in race.SYSTEMS.items() if system.tuned_as == BASE]
@@ -120,3 +120,23 @@ def test_settings_come_from_laws_where_two_budgets_give_them(tmp_path: Path, mon
     assert found.lr == pytest.approx(0.01, rel=1e-3)
     assert found.batch == pytest.approx(8192, rel=1e-3)
     assert found.origin == "by the laws of the 4 points of aunet-2-hash"
+
+
+def test_a_run_that_has_begun_keeps_its_settings(tmp_path: Path) -> None:
+    there, out = tmp_path / "there.json", tmp_path / "out"
+    assert race.begun(there, out) is None
+    out.mkdir()
+    (out / "run.json").write_text(config(lr=0.03, batch_bytes=4096).model_dump_json())
+    assert race.begun(there, out) == race.Tuned(0.03, 4096, "as it began")
+    write_record(there, record(lr=0.02, batch=2048))
+    assert race.begun(there, out) == race.Tuned(0.02, 2048, "as it began")
+
+
+def test_a_search_moves_with_the_budget_along_the_laws_of_the_paper() -> None:
+    """LR and BSZ of AU-Net grow as C^-0.176 and C^0.321, BSZ of BPE as C^0.231."""
+    plain, tokens = race.SYSTEMS["aunet-2"], race.SYSTEMS["bpe-4k"]
+    assert race.searched(plain, 1e13) == race.searched(tokens, 1e13) == (race.LR, race.BATCH)
+    (low, high), (small, large) = race.searched(plain, 1e15)
+    assert (low, high) == pytest.approx((5e-3 * 100**-0.176, 6e-2 * 100**-0.176))
+    assert (small, large) == pytest.approx((2048 * 100**0.321, 16384 * 100**0.321))
+    assert race.searched(tokens, 1e15)[1] == pytest.approx((2048 * 100**0.231, 16384 * 100**0.231))

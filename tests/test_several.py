@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from experiments.several import Line, ListError, _next
+from experiments import race
+from experiments.several import Line, ListError, _next, read_list
 from tests.runs import write_text
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -118,9 +120,11 @@ def test_a_line_that_is_no_run_is_refused(place: Path) -> None:
     assert process.returncode == 1
     empty = start(place, "# later\n")
     assert empty.communicate()[0] == "list: no run in it; write a line for each\n"
+    budget = start(place, "tune much bytes\n")
+    assert budget.communicate()[0].startswith("list: 'tune much bytes' is no run; write ")
     none = start(place, "run 1e13 bytes\n", "--at-once", "0")
     assert none.communicate()[0].endswith("--at-once: give 1 or more\n")
-    assert (empty.returncode, none.returncode) == (1, 2)
+    assert (empty.returncode, budget.returncode, none.returncode) == (1, 1, 2)
     with pytest.raises(ListError):
         Line.of("run 1e13")
 
@@ -133,3 +137,32 @@ def test_runs_wait_for_the_search_of_their_settings() -> None:
     assert _next([ablation, search], []) == search
     assert _next([ablation], [search]) is None
     assert _next([ablation], []) == ablation
+    larger = Line.of("tune 3e13 aunet-2-hash")
+    assert _next([ablation], [larger]) == ablation
+    assert _next([Line.of("run 1e14 aunet-2-hash")], [larger]) is None
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_lists_name_runs_that_can_be_made(device: str) -> None:
+    for line in listed(device):
+        system = race.SYSTEMS[line.system]
+        if not system.vocabulary:
+            assert race.plan_of(system, float(line.compute), [], Path("runs"), Console()).bytes > 1e6, line
+        assert all(word.isdecimal() for word in line.more), line
+
+
+def test_every_record_of_the_race_is_of_a_run_of_the_lists() -> None:
+    lines = listed("cpu") + listed("gpu")
+    names = set()
+    for line in lines:
+        for number in range(int(line.more[0]) if line.what == "tune" else 0):
+            names.add(f"{line.system}-tune-{line.compute}-{number:03d}")
+        for seed in (line.more or ("0",)) if line.what == "run" else ():
+            names.add(f"{line.system}-{line.compute}-seed{seed}")
+    found = {path.stem for path in (EXPERIMENTS / "records" / "race").glob("*.json")}
+    assert found
+    assert found <= names
+
+
+def listed(device: str) -> list[Line]:
+    return read_list(EXPERIMENTS / f"{device}.txt")
