@@ -13,6 +13,7 @@ text and state are small enough to be carried to a machine that is lent for minu
 """
 
 import argparse
+import difflib
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from signal import SIGTERM
 from rich.console import Console
 
 from aunet.train.runtime import Stop, stop_on_signals
+from systems import SYSTEMS
 
 POLL_SECONDS = 0.2
 UNFINISHED = 75
@@ -51,6 +53,9 @@ class Line:
         if len(words) < 3 or words[0] not in ("tune", "run") or not _is_budget(words[1]):
             raise ListError(f"{text!r} is no run; write `tune BUDGET SYSTEM [POINTS]` or `run BUDGET SYSTEM [SEED...]`")
         what, compute, system, *more = words
+        if system not in SYSTEMS:
+            near = " or ".join(difflib.get_close_matches(system, SYSTEMS)) or "one of `race.py --help`"
+            raise ListError(f"{text!r} is of no system that there is; name {near}")
         return cls(what, compute, system, tuple(more))
 
     def __str__(self) -> str:
@@ -61,9 +66,10 @@ class Line:
         return logs / f"{str(self).replace(' ', '-')}.log"
 
     def waits_for(self, other: "Line") -> bool:
-        """Whether the other may tune the system whose settings this one takes, at a budget that it looks at."""
-        tunes = self.what == "run" and other.what == "tune" and float(other.compute) <= float(self.compute)
-        return tunes and f"{self.system}-".startswith(f"{other.system}-")
+        """Whether the other tunes the system whose settings this one takes, at a budget that it looks at."""
+        if (self.what, other.what) != ("run", "tune") or float(other.compute) > float(self.compute):
+            return False
+        return other.system == (SYSTEMS[self.system].tuned_as or self.system)
 
 
 def read_list(path: Path) -> list[Line]:

@@ -5,30 +5,29 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import race
 from aunet.config import AUNetConfig, RunConfig
 from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.plan import ScalePlan
 from aunet.scaling.records import write_record
-from experiments import race
+from systems import KNOWN, SYSTEMS, Tables, with_lookups
 from tests.scaling.made_records import config, record
 
 BASE = "aunet-2-hash"
-NAMES = [name for name, system in race.SYSTEMS.items() if system.tuned_as == BASE]
+NAMES = [name for name, system in SYSTEMS.items() if system.tuned_as == BASE]
 
 
 def planned(name: str, compute: float = 1e14) -> tuple[ScalePlan, RunConfig]:
-    system = race.SYSTEMS[name]
+    system = SYSTEMS[name]
     plan = race.plan_of(system, compute, [], Path("runs"), Console())
     return plan, race.config_of(system, plan, ["train.jsonl"], 1, "cpu", Path("runs"))
 
 
 def test_ablations_are_of_systems_that_are_tuned_themselves() -> None:
-    assert {"aunet-2-hash-muon", "aunet-2-hash-up-only", "aunet-2-hash-window", "bpe-1k-hash-qk-norm"} < set(
-        race.SYSTEMS
-    )
-    assert not any(name.startswith("bpe") and name.endswith(("bytes", "only", "heavy")) for name in race.SYSTEMS)
-    for system in race.SYSTEMS.values():
-        assert not system.tuned_as or not race.SYSTEMS[system.tuned_as].tuned_as
+    assert {"aunet-2-hash-muon", "aunet-2-hash-up-only", "aunet-2-hash-window", "bpe-1k-hash-qk-norm"} < set(SYSTEMS)
+    assert not any(name.startswith("bpe") and name.endswith(("bytes", "only", "heavy")) for name in SYSTEMS)
+    for system in SYSTEMS.values():
+        assert not system.tuned_as or not SYSTEMS[system.tuned_as].tuned_as
 
 
 @pytest.mark.parametrize("compute", [1e13, 1e14, 1e15])
@@ -74,8 +73,8 @@ def test_known_ngrams_take_no_more_rows(tokenizer: str) -> None:
     stages = [{"dim": 16, "layers": 1, "head_dim": 8}] * (1 if tokenizer else 2)
     splitter = "" if tokenizer else "word1"
     model = AUNetConfig.model_validate({"stages": stages, "splitter": splitter, "tokenizer": tokenizer})
-    every = [race.Tables(), race.KNOWN, race.SYSTEMS["aunet-2-hash-best-known"].tables]
-    found = [race.with_lookups(model, ("bytes", "units"), tables).stages for tables in every]
+    every = [Tables(), KNOWN, SYSTEMS["aunet-2-hash-best-known"].tables]
+    found = [with_lookups(model, ("bytes", "units"), tables).stages for tables in every]
     for plain, known, grown in zip(*found, strict=True):
         assert plain.lookup is not None
         assert known.lookup is not None
@@ -108,7 +107,7 @@ def test_settings_come_from_laws_where_two_budgets_give_them(tmp_path: Path, mon
             made = record(name, 2.0 + i, family=BASE, lr=lr, batch=round(2048 * (compute / 1e13) ** 0.5), **spent)
             write_record(tmp_path / race.RACE / f"{name}.json", made)
 
-    system = race.SYSTEMS[f"{BASE}-muon"]
+    system = SYSTEMS[f"{BASE}-muon"]
     with pytest.raises(SystemExit, match="aunet-2-hash: nothing is tuned at 1e13 FLOPs or below"):
         race.tuned(system, 1e13)
     search(1e13, 0.04)
@@ -134,7 +133,7 @@ def test_a_run_that_has_begun_keeps_its_settings(tmp_path: Path) -> None:
 
 def test_a_search_moves_with_the_budget_along_the_laws_of_the_paper() -> None:
     """LR and BSZ of AU-Net grow as C^-0.176 and C^0.321, BSZ of BPE as C^0.231."""
-    plain, tokens = race.SYSTEMS["aunet-2"], race.SYSTEMS["bpe-4k"]
+    plain, tokens = SYSTEMS["aunet-2"], SYSTEMS["bpe-4k"]
     assert race.searched(plain, 1e13) == race.searched(tokens, 1e13) == (race.LR, race.BATCH)
     (low, high), (small, large) = race.searched(plain, 1e15)
     assert (low, high) == pytest.approx((5e-3 * 100**-0.176, 6e-2 * 100**-0.176))

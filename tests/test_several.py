@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments import race
-from experiments.several import Line, ListError, _next, read_list
+import race
+from several import Line, ListError, _next, read_list
+from systems import SYSTEMS
 from tests.runs import write_text
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -22,21 +23,22 @@ here, name = pathlib.Path("done"), "-".join(sys.argv[sys.argv.index("--systems")
 here.mkdir(exist_ok=True)
 print(sys.argv[1:], flush=True)
 (here / f"{name}.begun").touch()
-if "fails" in name:
+if "fixed-6" in name:
     sys.exit(f"{name}: no such thing")
-while "slow" in name and not pathlib.Path("quick").exists():
+while "hash" in name and not pathlib.Path("quick").exists():
     time.sleep(0.05)
 time.sleep(0.3)
 (here / name).write_text(" ".join(sorted(path.name for path in here.iterdir())))
 """
-"""Says what it is told; a system that is slow runs until a file `quick` is there."""
+"""Says what it is told; fixed-6 fails, and what has look-ups runs until a file `quick` is there."""
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """The script beside the stand-in."""
     (tmp_path / "experiments").mkdir()
-    shutil.copy(EXPERIMENTS / "several.py", tmp_path / "experiments")
+    for name in ("several.py", "systems.py"):
+        shutil.copy(EXPERIMENTS / name, tmp_path / "experiments")
     (tmp_path / "experiments" / "race.py").write_text(STAND_IN)
     return tmp_path
 
@@ -52,12 +54,12 @@ def done(place: Path) -> set[str]:
 
 
 def test_a_list_is_worked_through_and_a_run_waits_for_its_settings(place: Path) -> None:
-    lines = "# settings first\nrun 1e13 aunet-2-muon 0 1  # needs the next\n\ntune 1e13 aunet-2 3\nrun 1e13 bytes\n"
+    lines = "# settings first\nrun 1e13 aunet-2-simple 0 1  # needs the next\n\ntune 1e13 aunet-2 3\nrun 1e13 bytes\n"
     process = start(place, lines, "--at-once", "2", "--device", "cuda", "--threads", "3")
     output = process.communicate()[0]
     assert process.returncode == 0, output
-    assert done(place) == {"aunet-2-muon---seeds-0-1", "aunet-2---points-3", "bytes"}
-    assert "aunet-2-muon---seeds-0-1.begun" not in (place / "done" / "aunet-2---points-3").read_text()
+    assert done(place) == {"aunet-2-simple---seeds-0-1", "aunet-2---points-3", "bytes"}
+    assert "aunet-2-simple---seeds-0-1.begun" not in (place / "done" / "aunet-2---points-3").read_text()
     together = (place / "done" / "bytes").read_text()
     assert "aunet-2---points-3.begun" in together
     told = (place / "runs/race/several/tune-1e13-aunet-2-3.log").read_text()
@@ -67,7 +69,7 @@ def test_a_list_is_worked_through_and_a_run_waits_for_its_settings(place: Path) 
 
 @pytest.mark.parametrize("how", ["signal", "time"])
 def test_all_stop_and_the_same_command_goes_on(place: Path, how: str) -> None:
-    lines = "run 1e13 bytes-slow\nrun 1e13 aunet-2-slow\nrun 1e13 fixed-4\n"
+    lines = "run 1e13 bytes-hash\nrun 1e13 aunet-2-hash\nrun 1e13 fixed-4\n"
     process = start(place, lines, "--at-once", "2", *(("--seconds", "4") if how == "time" else ()))
     if how == "signal":
         while len(list(place.glob("done/*.begun"))) < 2:
@@ -75,22 +77,22 @@ def test_all_stop_and_the_same_command_goes_on(place: Path, how: str) -> None:
         process.send_signal(signal.SIGTERM)
     output = process.communicate()[0]
     assert process.returncode == (143 if how == "signal" else 75), output
-    assert "stopped run 1e13 bytes-slow" in output
+    assert "stopped run 1e13 bytes-hash" in output
     assert "not finished: 3 of 3; run the same command again" in output
     assert not done(place)
     (place / "quick").touch()
     process = start(place, lines, "--at-once", "2")
     output = process.communicate()[0]
     assert process.returncode == 0, output
-    assert done(place) == {"bytes-slow", "aunet-2-slow", "fixed-4"}
+    assert done(place) == {"bytes-hash", "aunet-2-hash", "fixed-4"}
 
 
 def test_what_fails_is_named_and_the_rest_goes_on(place: Path) -> None:
-    process = start(place, "run 1e13 fails\nrun 1e13 bytes\nrun  1e13 bytes # twice\n", "--at-once", "3")
+    process = start(place, "run 1e13 fixed-6\nrun 1e13 bytes\nrun  1e13 bytes # twice\n", "--at-once", "3")
     output = process.communicate()[0]
     assert process.returncode == 1
-    assert "failed: run 1e13 fails; see runs/race/several/run-1e13-fails.log" in output
-    assert "fails: no such thing" in (place / "runs/race/several/run-1e13-fails.log").read_text()
+    assert "failed: run 1e13 fixed-6; see runs/race/several/run-1e13-fixed-6.log" in output
+    assert "fixed-6: no such thing" in (place / "runs/race/several/run-1e13-fixed-6.log").read_text()
     assert done(place) == {"bytes"}
     assert output.count("began run 1e13 bytes") == 1
 
@@ -120,11 +122,15 @@ def test_a_line_that_is_no_run_is_refused(place: Path) -> None:
     assert process.returncode == 1
     empty = start(place, "# later\n")
     assert empty.communicate()[0] == "list: no run in it; write a line for each\n"
+    system = start(place, "run 1e13 aunet-2-hsh\n")
+    assert system.communicate()[0].startswith(
+        "list: 'run 1e13 aunet-2-hsh' is of no system that there is; name aunet-2"
+    )
     budget = start(place, "tune much bytes\n")
     assert budget.communicate()[0].startswith("list: 'tune much bytes' is no run; write ")
     none = start(place, "run 1e13 bytes\n", "--at-once", "0")
     assert none.communicate()[0].endswith("--at-once: give 1 or more\n")
-    assert (empty.returncode, budget.returncode, none.returncode) == (1, 1, 2)
+    assert (empty.returncode, system.returncode, budget.returncode, none.returncode) == (1, 1, 1, 2)
     with pytest.raises(ListError):
         Line.of("run 1e13")
 
@@ -137,6 +143,7 @@ def test_runs_wait_for_the_search_of_their_settings() -> None:
     assert _next([ablation, search], []) == search
     assert _next([ablation], [search]) is None
     assert _next([ablation], []) == ablation
+    assert _next([ablation], [Line.of("tune 1e13 aunet-2")]) == ablation
     larger = Line.of("tune 3e13 aunet-2-hash")
     assert _next([ablation], [larger]) == ablation
     assert _next([Line.of("run 1e14 aunet-2-hash")], [larger]) is None
@@ -145,7 +152,7 @@ def test_runs_wait_for_the_search_of_their_settings() -> None:
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_the_lists_name_runs_that_can_be_made(device: str) -> None:
     for line in listed(device):
-        system = race.SYSTEMS[line.system]
+        system = SYSTEMS[line.system]
         if not system.vocabulary:
             assert race.plan_of(system, float(line.compute), [], Path("runs"), Console()).bytes > 1e6, line
         assert all(word.isdecimal() for word in line.more), line

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
+import transfer
 from aunet.evals.bpb import score_documents
 from aunet.language_model import LanguageModel
 from aunet.model.directory import save_model
-from experiments import transfer
 from tests.model.packs import small_config, small_model
 
 TEXTS = {"kabyle": ["Azul fell-ak.", "Tanemmirt!"], "coptic": ["ⲁⲛⲟⲕ ⲡⲉ"]}
