@@ -57,28 +57,13 @@ class System:
 def _systems() -> dict[str, System]:
     found = [System(name, name) for name, family in FAMILIES.items() if not family.tokens]
     found += [System(f"bpe-{name}", "bpe", size) for name, size in VOCABULARIES.items()]
-    hashed = [replace(one, name=f"{one.name}-hash", lookups=("bytes", "units")) for one in found]
-    ablations = [
-        System(f"{name}-{how}", name, upsampling=how, tuned_as=name)
-        for name in ("aunet-2", "aunet-3")
-        for how in ("repeat", "simple")
+    found += [replace(one, name=f"{one.name}-hash", lookups=("bytes", "units")) for one in found]
+    changed = [
+        replace(base, name=f"{base.name}-{name}", tuned_as=base.name, **change)
+        for base in found
+        for name, change in ABLATIONS.get(base.name, {}).items()
     ]
-    ablations += [
-        System(f"aunet-2-deepest-{percent}", "aunet-2", reshape=with_deepest(percent / 100), tuned_as="aunet-2")
-        for percent in DEEPEST
-    ]
-    ablations.append(System("aunet-2-unit-hash", "aunet-2", lookups=("units",), tuned_as="aunet-2-hash"))
-    ablations += [
-        replace(one, name=f"{one.name}-calm", train=CALM, tuned_as=one.name)
-        for one in found
-        if one.name in ("aunet-2", "bpe-4k")
-    ]
-    for base in (one for one in hashed if one.name in ("aunet-2-hash", "bpe-1k-hash")):
-        changes = ANYWHERE | (TOKENS if base.vocabulary else BYTE_STAGE)
-        ablations += [
-            replace(base, name=f"{base.name}-{name}", tuned_as=base.name, **change) for name, change in changes.items()
-        ]
-    return {system.name: system for system in (*found, *hashed, *ablations)}
+    return {system.name: system for system in (*found, *changed)}
 
 
 def with_stages(model: AUNetConfig, change: Callable[[int, StageConfig], dict[str, Any]]) -> AUNetConfig:
@@ -167,7 +152,11 @@ DEEPEST = (25, 50, 75)
 CALM: Mapping[str, Any] = {"head_eps": 1e-3}
 """Lowers what a byte costs that training never showed (docs/results.md)."""
 LONGER = Tables(of_bytes=(2, 3, 4, 6, 8), of_units=(1, 2), of_tokens=(2, 3, 4))
-ANYWHERE: dict[str, dict[str, Any]] = {
+Changes = Mapping[str, Mapping[str, Any]]
+"""What differs from a system, by what is added to its name."""
+UPSAMPLING: Changes = {how: {"upsampling": how} for how in ("repeat", "simple")}
+TIED: Changes = {"tied": {"reshape": with_tied_head}}
+ANYWHERE: Changes = {
     "muon": {"train": {"optimizer": "muon"}},
     "qk-norm": {"reshape": with_qk_norm},
     "fixed-init": {"train": {"init": "fixed"}},
@@ -176,14 +165,15 @@ ANYWHERE: dict[str, dict[str, Any]] = {
     "known": {"tables": KNOWN},
     "calm": {"tables": KNOWN, "train": CALM},
 }
-"""Ablations of any system with look-ups: what differs from it. `calm` differs from `known`."""
-TOKENS: dict[str, dict[str, Any]] = {
-    "tied": {"reshape": with_tied_head},
+"""Of a system with look-ups; `calm` differs from `known`."""
+TOKENS: Changes = {
+    **TIED,
     "best": {"tables": Tables(rows=4), "train": {"optimizer": "muon"}},
     "best-known": {"tables": replace(KNOWN, rows=4), "train": {"optimizer": "muon"}},
 }
 """Of one over tokens; `best`: all that helped it at 1e13 FLOPs before n-grams were known (docs/results.md)."""
-BYTE_STAGE: dict[str, dict[str, Any]] = {
+BYTE_STAGE: Changes = {
+    "units-only": {"lookups": ("units",)},
     "up-only": {"reshape": with_layers_up},
     "down-heavy": {"reshape": with_layers_down},
     "wide-bytes": {"reshape": with_wide_bytes},
@@ -194,4 +184,18 @@ BYTE_STAGE: dict[str, dict[str, Any]] = {
     "best-known": {"tables": replace(KNOWN, rows=4), "train": {"optimizer": "muon"}, "reshape": with_wide_bytes},
 }
 """And of one with a byte stage above another."""
+ABLATIONS: Mapping[str, Changes] = {
+    "aunet-2": {
+        **UPSAMPLING,
+        **{f"deepest-{percent}": {"reshape": with_deepest(percent / 100)} for percent in DEEPEST},
+        "calm": {"train": CALM},
+    },
+    "aunet-3": UPSAMPLING,
+    "bpe-1k": TIED,
+    "bpe-4k": {**TIED, "calm": {"train": CALM}},
+    "bpe-16k": TIED,
+    "aunet-2-hash": {**ANYWHERE, **BYTE_STAGE},
+    "bpe-1k-hash": {**ANYWHERE, **TOKENS},
+}
+"""By the system that they change."""
 SYSTEMS = _systems()
