@@ -1,4 +1,4 @@
-"""Generation against a BPE Transformer of equal FLOPs per byte in Hugging Face `generate`, in characters per second.
+"""Generation against a BPE Transformer of equal FLOPs per byte, in characters per second.
 
     python benchmarks/bpe.py [--preset aunet2-23m] [--vocab 32000] [--batches 1 8] [--prompt-bytes 200] [--new 256]
                              [--threads 2] [--repeats 5] [--patience 60] [--json PATH]
@@ -7,14 +7,16 @@ Needs the extra `hf`. The tokenizer is a byte-level BPE with GPT-2's pattern, le
 (`aunet.corpus`); its bytes per token are measured on the held-out text. It has fewer than --vocab entries where no
 further pair occurs twice. The Transformer is a `LlamaForCausalLM` with tied embeddings whose paper FLOPs per byte (6
 per weight of a matrix, head included, and 6 d S for attention, over the bytes of a token) are those of the preset
-within 5%. Its shape: heads of 64, a width near that of the preset's trunk, as many layers as the FLOPs allow.
+within 5%. Its shape: heads of 64, a width near that of the preset's trunk, as many layers as the FLOPs allow. It writes
+in Hugging Face `generate`, as people use it, and on the kernels of this library, which tells the architectures apart
+from what runs them.
 
-Both have random fp32 weights, which take as long as trained ones, read the same held-out prompts with a cache and draw
-at temperature 0.8. What they would write is noise, so the rates count time by real text: the BPE model's tokens are its
-own draws, and each stands for the bytes that a token of the held-out text has on average; AU-Net reads the real next
-byte after each draw, so that its units end as often as in English. Characters are bytes by the held-out text's ratio.
+All have random fp32 weights, which take as long as trained ones, read the same held-out prompts with a cache and draw
+at temperature 0.8. What they would write is noise, so the rates count time by real text: a token stands for the bytes
+that one of the held-out text has on average. On our kernels the real next id is read after each draw, so that AU-Net's
+units end as often as in English; in `generate` the draws are read. Characters are bytes by the held-out text's ratio.
 
-Both systems are timed in turn, --repeats times, so that what else goes on hits both; ratios are taken turn by turn.
+The systems are timed in turn, --repeats times, so that what else goes on hits both; ratios are taken turn by turn.
 Two threads that wait for each other suffer more from a third process than their code deserves, so a turn is timed anew
 while other processes take more than a tenth of a core (known on Linux only), for at most --patience seconds.
 
@@ -33,6 +35,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Stoppi
 
 from aunet import corpus
 from aunet.bytes import BOS
+from aunet.config import AUNetConfig
 from aunet.errors import AUNetError
 from aunet.infer.sampling import Sampling
 from aunet.infer.session import Session
@@ -75,7 +79,7 @@ class System:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the two systems, then one Markdown table."""
+    """Print the systems, then one Markdown table."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
     try:
@@ -111,7 +115,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Build both systems and time them; what is printed, as JSON."""
+    """Build the systems and time them; what is printed, as JSON."""
     run, texts = load_run(arguments.preset, []), corpus.gather()
     held_out = "\n\n".join(text for _, text in texts.valid)
     size, needed = len(held_out.encode()), arguments.prompt_bytes + arguments.new
@@ -125,6 +129,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     token_model = build_llama(
         matching_shape(target * size / tokens, run.data.seq_len * tokens / size, tokenizer, run.model.stages[-1].dim)
     )
+    token_session = on_our_kernels(token_model.config).session()
     units = int((byte_model.splitter.levels(held_out.encode()) == byte_model.config.depth).sum())
     config = token_model.config
     deadline = time.monotonic() + arguments.patience
@@ -133,12 +138,20 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         texts_B = pieces(held_out.encode(), batch, arguments.prompt_bytes, arguments.new)
         new_tokens = max(2, round(arguments.new * tokens / size))
         systems = {
-            "aunet": System(partial(write_bytes, session, texts_B), batch, batch * len(held_out) / size),
-            "bpe": System(
-                partial(write_tokens, token_model, tokenizer, [prompt for prompt, _ in texts_B], new_tokens),
-                batch * size / tokens,
-                batch * len(held_out) / tokens,
+            "aunet": System(
+                partial(write, session, [([BOS, *prompt], new) for prompt, new in texts_B]),
+                batch,
+                batch * len(held_out) / size,
             ),
+            **{
+                name: System(call, batch * size / tokens, batch * len(held_out) / tokens)
+                for name, call in {
+                    "bpe": partial(
+                        write_in_generate, token_model, tokenizer, [prompt for prompt, _ in texts_B], new_tokens
+                    ),
+                    "bpe_kernels": partial(write, token_session, as_tokens(tokenizer, texts_B, new_tokens)),
+                }.items()
+            },
         }
         results.append({"batch": batch, "tokens": new_tokens, **measure(systems, arguments.repeats, deadline)})
     return {
@@ -163,6 +176,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         },
         "bpe": {
             "vocab_size": config.vocab_size,
+            "kernels": type(token_session.kernels).__name__,
             "bytes_per_token": size / tokens,
             "hidden_size": config.hidden_size,
             "layers": config.num_hidden_layers,
@@ -176,6 +190,17 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         "repeats": arguments.repeats,
         "results": results,
     }
+
+
+def as_tokens(
+    tokenizer: Tokenizer, texts: Sequence[tuple[bytes, bytes]], new: int
+) -> list[tuple[list[int], list[int]]]:
+    """Prompts and `new` tokens behind them; a text of longer tokens than most is read once more."""
+    found = []
+    for prompt, following in texts:
+        ids = tokenizer.encode(following.decode(errors="ignore"), add_special_tokens=False).ids
+        found.append((tokenizer.encode(prompt.decode(errors="ignore")).ids, [*islice(cycle(ids), new)]))
+    return found
 
 
 def pieces(data: bytes, batch: int, prompt: int, new: int) -> list[tuple[bytes, bytes]]:
@@ -255,6 +280,14 @@ def build_llama(config: LlamaConfig) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).float().eval()
 
 
+def on_our_kernels(config: LlamaConfig) -> LanguageModel:
+    """A model of this library of the same shape, over as many ids."""
+    stage = {"dim": config.hidden_size, "layers": config.num_hidden_layers, "head_dim": HEAD_DIM}
+    stage["ffn_dim"] = config.intermediate_size
+    values = {"vocab_size": config.vocab_size, "stages": [stage], "tied": True}
+    return LanguageModel.random(AUNetConfig.model_validate(values))
+
+
 def flops_per_token(model: LlamaForCausalLM, tokens: float) -> float:
     """Paper FLOPs, forward and backward, at rows of so many tokens."""
     maps = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
@@ -289,11 +322,12 @@ def measure(systems: dict[str, System], repeats: int, deadline: float) -> dict[s
         name: {measure: spread([getattr(turn[name], measure) for turn in turns]) for measure in MEASURES}
         for name in systems
     }
-    ratio = {
-        measure: spread([getattr(turn["aunet"], measure) / getattr(turn["bpe"], measure) for turn in turns])
-        for measure in MEASURES
-    }
-    return {"cores_of_others": None if math.isnan(sum(others)) else max(0.0, *others), **found, "ratio": ratio}
+    for ratio, other in RATIOS.items():
+        found[ratio] = {
+            measure: spread([getattr(turn["aunet"], measure) / getattr(turn[other], measure) for turn in turns])
+            for measure in MEASURES
+        }
+    return {"cores_of_others": None if math.isnan(sum(others)) else max(0.0, *others), **found}
 
 
 def wait_for_quiet(deadline: float) -> None:
@@ -342,6 +376,8 @@ class Rates:
         return cls(times[0], times[-1], ids_per_s * system.id_bytes, ids_per_s * system.id_characters)
 
 
+RATIOS = {"ratio": "bpe", "ratio_kernels": "bpe_kernels"}
+"""AU-Net over another system, turn by turn."""
 MEASURES = [field.name for field in fields(Rates)]
 
 
@@ -350,14 +386,14 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def write_bytes(session: Session, texts: Sequence[tuple[bytes, bytes]]) -> Times:
-    """Read the prompts; draw an id for every byte behind them, but read that byte."""
+def write(session: Session, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Times:
+    """Read the ids of the prompts; draw an id for every one behind them, but read that one."""
     sampling = Sampling(TEMPERATURE)
     generators = [sampling.generator() for _ in texts]
     times: Times = []
     started = time.perf_counter()
     state = session.start(len(texts))
-    logits = [rows[-1] for rows in session.extend(state, [[BOS, *prompt] for prompt, _ in texts])]
+    logits = [rows[-1] for rows in session.extend(state, [prompt for prompt, _ in texts])]
     for following in zip(*(behind for _, behind in texts), strict=True):
         for row, generator in zip(logits, generators, strict=True):
             sampling.draw(row.numpy(), generator)
@@ -366,7 +402,7 @@ def write_bytes(session: Session, texts: Sequence[tuple[bytes, bytes]]) -> Times
     return times
 
 
-def write_tokens(model: LlamaForCausalLM, tokenizer: Tokenizer, prompts: Sequence[bytes], new: int) -> Times:
+def write_in_generate(model: LlamaForCausalLM, tokenizer: Tokenizer, prompts: Sequence[bytes], new: int) -> Times:
     """Continue the prompts by `new` tokens in `generate`."""
     texts = [prompt.decode(errors="ignore") for prompt in prompts]  # without a character that the cut broke
     options = GenerationConfig(
@@ -414,7 +450,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         + _size(ours),
         f"- BPE: {theirs['vocab_size']} tokens, {theirs['bytes_per_token']:.2f} bytes per token, width "
         f"{theirs['hidden_size']}, {theirs['layers']} layers, FFN {theirs['ffn_dim']}, tied embeddings, "
-        + _size(theirs),
+        f"{theirs['kernels']}, " + _size(theirs),
         "",
         f"| sequences | system | first text | all {report['new_bytes']} bytes | bytes/s | characters/s |",
         "|---|---|---|---|---|---|",
@@ -426,12 +462,21 @@ def as_markdown(report: dict[str, Any]) -> str:
         "characters_per_s": (1, ""),
     }
     for result in report["results"]:
-        for key, name in {"aunet": "AU-Net", "bpe": "BPE, `generate`"}.items():
-            cells = [_cell(result[key][measure], scale, ",.0f", unit) for measure, (scale, unit) in formats.items()]
+        for key, name in NAMES.items():
+            scales = dict.fromkeys(formats, (1, "")) if key in RATIOS else formats
+            form = ".2f" if key in RATIOS else ",.0f"
+            cells = [_cell(result[key][measure], scale, form, unit) for measure, (scale, unit) in scales.items()]
             lines.append(f"| {result['batch']} | {name} | {' | '.join(cells)} |")
-        cells = [_cell(result["ratio"][measure], 1, ".2f", "") for measure in formats]
-        lines.append(f"| {result['batch']} | AU-Net / BPE | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+NAMES = {
+    "aunet": "AU-Net",
+    "bpe": "BPE, `generate`",
+    "bpe_kernels": "BPE, our kernels",
+    "ratio": "AU-Net / BPE, `generate`",
+    "ratio_kernels": "AU-Net / BPE, our kernels",
+}
 
 
 def _size(system: dict[str, Any]) -> str:

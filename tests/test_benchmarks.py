@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ def test_the_comparison_with_bpe_is_consistent(tmp_path: Path) -> None:
     for result in report["results"]:
         assert result["cores_of_others"] is None or result["cores_of_others"] >= 0
         assert result["tokens"] == round(24 / theirs["bytes_per_token"])
-        steps = {"aunet": (24, 1.0), "bpe": (result["tokens"], theirs["bytes_per_token"])}
+        tokens = (result["tokens"], theirs["bytes_per_token"])
+        steps = {"aunet": (24, 1.0), "bpe": tokens, "bpe_kernels": tokens}
         for system, (ids, size) in steps.items():
             found = result[system]
             assert all(0 < one["min"] <= one["median"] <= one["max"] for one in found.values())
@@ -53,12 +55,13 @@ def test_the_comparison_with_bpe_is_consistent(tmp_path: Path) -> None:
                 assert found["characters_per_s"][end] == pytest.approx(rate / per_character)
                 # Between the first id and the last, of two turns: no faster than all the rest in the shortest time.
                 assert rate * found["all_text_s"]["max"] > result["batch"] * size * (ids - 1)
-        for measure, ratio in result["ratio"].items():
-            a, b = result["aunet"][measure], result["bpe"][measure]
+        for key, measure in product(("ratio", "ratio_kernels"), result["ratio"]):
+            ratio, other = result[key][measure], {"ratio": "bpe", "ratio_kernels": "bpe_kernels"}[key]
+            a, b = result["aunet"][measure], result[other][measure]
             assert a["min"] / b["max"] <= ratio["min"] <= ratio["max"] <= a["max"] / b["min"]
 
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + 2 * 3
+    assert len(rows) == 2 + 2 * 5
     assert len({row.count("|") for row in rows}) == 1
 
 
