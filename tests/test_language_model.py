@@ -213,6 +213,30 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     values["aunet"]["splitter"] = "wrod1+word2"
     config.write_text(json.dumps(values))
     assert "word1" in _refused(good)
+    for width in (2**40, 10**30):
+        values = json.loads(settings)
+        values["aunet"]["stages"][0]["dim"] = width
+        config.write_text(json.dumps(values))
+        assert str(config) in _refused(good)
     config.write_text(settings)
-    assert "nonsense" in _refused(good, device="nonsense")
+    for device in ("nonsense", "meta"):
+        assert _refused(good, device=device).startswith(f"device: {device}")
+    tensors = load_file(weights)
+    save_file({**tensors, "norm.weight": tensors["norm.weight"].int()}, weights)
+    assert _refused(good).startswith(f"{weights}: norm.weight ")
+    weights.write_bytes(whole)
     aunet.load(good)
+
+
+@pytest.mark.parametrize("native", [None, False])
+def test_weights_of_several_precisions_are_read_in_that_of_the_embedding(tmp_path: Path, native: bool | None) -> None:
+    model(2).save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    matrix = "trunk.blocks.0.ffn.gate_up.weight"
+    rounded = {**tensors, matrix: tensors[matrix].bfloat16()}
+    save_file(rounded, tmp_path / "model.safetensors")
+    mixed = aunet.load(tmp_path, native=native)
+    save_file({name: tensor.float() for name, tensor in rounded.items()}, tmp_path / "model.safetensors")
+    whole = aunet.load(tmp_path, native=native)
+    assert mixed.bits(TEXT) == pytest.approx(whole.bits(TEXT), abs=0)
+    assert torch.equal(mixed.logits([[BOS, *TEXT]]), whole.logits([[BOS, *TEXT]]))

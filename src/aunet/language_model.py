@@ -265,11 +265,20 @@ def require_bytes(config: AUNetConfig, action: str) -> None:
 
 @contextmanager
 def _usable(device: str | torch.device) -> Iterator[None]:
-    """AUNetError that names a device which torch cannot use."""
+    """AUNetError that names a device which torch cannot use, or whose memory is too small for what is put there.
+
+    The device is tried alone: whatever else goes wrong is not its fault.
+    """
     try:
-        yield
+        found = torch.empty(1, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise AUNetError(f"device: {device!s} cannot be used here ({' '.join(str(error).split())[:120]})") from None
+    if found.type == "meta":
+        raise AUNetError("device: meta keeps no weights; name one that does, such as cpu")
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise AUNetError(f"device: {device!s} has too little free memory for the weights") from None
 
 
 def _integers(name: str, values: Any) -> Tensor:

@@ -49,6 +49,15 @@ class TestGenerate:
         assert process.returncode == 0, process.stderr
         assert process.stdout.decode().startswith("a\N{REPLACEMENT CHARACTER}b")
 
+    def test_a_terminal_of_ascii(self, model: Path) -> None:
+        process = subprocess.run(
+            command("generate", model, "--max-bytes", "2", "--prompt", "né"),
+            capture_output=True,
+            env={**environment(), "PYTHONIOENCODING": "ascii"},
+        )
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.startswith(b"n?")
+
     @pytest.mark.parametrize(
         ("option", "value"),
         [

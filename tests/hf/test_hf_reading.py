@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+import re
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
+from aunet.errors import AUNetError
 from aunet.hf import AUNetConfig, AUNetForCausalLM
 from aunet.infer.eager import EagerKernels
 from aunet.infer.native.build import available
@@ -44,6 +46,12 @@ def swap(model: AUNetForCausalLM) -> None:
         parameter.data = parameter.data * 0.5
 
 
+@torch.no_grad()
+def roll(model: AUNetForCausalLM) -> None:
+    weight = model.network.head_weight
+    weight.copy_(weight.roll(1, 0))
+
+
 def adapt(model: AUNetForCausalLM) -> None:
     class Doubled(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -55,7 +63,7 @@ def adapt(model: AUNetForCausalLM) -> None:
     model.stages[0].contract[0].ffn.down = new
 
 
-@pytest.mark.parametrize("change", [step, last_bit, swap, adapt])
+@pytest.mark.parametrize("change", [step, last_bit, swap, roll, adapt])
 def test_any_change_of_the_weights_is_seen(model: AUNetForCausalLM, change: Callable[[AUNetForCausalLM], None]) -> None:
     before = session(model)
     assert session(model) is before
@@ -74,6 +82,48 @@ def test_compiled_kernels_read_what_they_know_and_nothing_else(model: AUNetForCa
     half = AUNetForCausalLM(AUNetConfig(aunet=small_config(3)))
     assert isinstance(session(half.to(torch.bfloat16)).kernels, NativeKernels)
     assert isinstance(session(half.half()).kernels, EagerKernels)
+
+
+def pre_hook(module: nn.Module) -> Callable[[], None]:
+    return module.register_forward_pre_hook(lambda _module, inputs: (inputs[0] * 0.5, *inputs[1:])).remove
+
+
+def hook(module: nn.Module) -> Callable[[], None]:
+    return module.register_forward_hook(lambda _module, _inputs, output: output * 0.5).remove
+
+
+def own_forward(module: nn.Module) -> Callable[[], None]:
+    plain = module.forward
+    module.forward = lambda *inputs: 0.5 * plain(*inputs)
+    return lambda: delattr(module, "forward")
+
+
+@pytest.mark.parametrize("put", [pre_hook, hook, own_forward])
+def test_hooks_are_run(model: AUNetForCausalLM, put: Callable[[nn.Module], Callable[[], None]]) -> None:
+    before = model(IDS, use_cache=True).logits
+    remove = put(model.stages[0].expand[0].ffn.down)
+    cached, plain = (model(IDS, use_cache=use_cache).logits for use_cache in (True, False))
+    assert (cached - plain).abs().max() < 1e-4
+    assert (cached - before).abs().max() > 1e-3
+    remove()
+    assert model(IDS, use_cache=True).logits.equal(before)
+
+
+@pytest.mark.parametrize("put", [pre_hook, hook, own_forward])
+@pytest.mark.parametrize(
+    "name", ["trunk.blocks.0", "stages.0.contract.0.attention", "stages.1.pool", "stages.0.upsample"]
+)
+def test_hooks_that_a_cache_would_pass_by_are_refused(
+    model: AUNetForCausalLM, put: Callable[[nn.Module], Callable[[], None]], name: str
+) -> None:
+    session(model)
+    remove = put(model.get_submodule(name))
+    with pytest.raises(AUNetError, match=rf"^{re.escape(name)}: .*use_cache=False") as caught:
+        session(model)
+    assert "\n" not in str(caught.value)
+    model(IDS, use_cache=False)
+    remove()
+    session(model)
 
 
 def test_copies_prepare_themselves(model: AUNetForCausalLM) -> None:

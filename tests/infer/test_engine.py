@@ -180,6 +180,28 @@ def test_a_shared_prompt_is_read_once() -> None:
     assert engine.counters.cached_prompt_bytes == 5 * len(SHARED) + 512
 
 
+def test_prompts_of_those_who_wait_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again when nobody reads any more what they wait for."""
+    compared: list[int] = []
+    original = engine_module._kept_in_common
+
+    def counted(a: list[int], b: list[int]) -> int:
+        compared.append(len(a))
+        return original(a, b)
+
+    monkeypatch.setattr(engine_module, "_kept_in_common", counted)
+    engine = Engine(model().session())
+    asked = [Request(SHARED * 6, 5, Sampling(1.0, seed=seed)) for seed in range(5)]
+    tickets = [engine.submit(request) for request in asked]
+    for _ in range(4):
+        assert not engine.step()
+    assert (engine.running, engine.waiting, len(compared)) == (1, 4, 4)
+    engine.cancel(tickets[0])
+    found = run(engine)
+    assert len(compared) == 4 + 3
+    assert [data(found[ticket]) for ticket in tickets[1:]] == [alone(request) for request in asked[1:]]
+
+
 def test_the_prompt_cache_keeps_within_its_bound() -> None:
     engine = Engine(model().session(), prompt_cache=400_000)
     sizes = []

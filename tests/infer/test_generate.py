@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aunet.bytes import BOS, EOS, VOCAB_SIZE
 from aunet.errors import AUNetError, ConfigError
+from aunet.infer.engine import Engine
 from aunet.infer.generate import Generated, collect, generate
 from aunet.infer.request import Event, Request
 from aunet.infer.sampling import Sampling
@@ -119,6 +120,23 @@ def test_max_bytes(count: int) -> None:
     _, (found,) = play([97] * 10, max_bytes=count)
     assert found == Generated("a" * count, b"a" * count, "length")
     assert len(model().generate("x", max_bytes=count, as_bytes=True)) <= count
+
+
+@pytest.mark.parametrize(
+    ("script", "stop", "finish"),
+    [(b"ab", b"bc", "eos"), (b"", b"x", "eos"), (b"abcdef", b"x", "length"), (b"abc", b"bc", "stop")],
+)
+def test_an_end_is_scored_where_it_is_drawn(script: bytes, stop: bytes, finish: str) -> None:
+    """One score for every draw, as those who count scores expect; nothing was drawn at a limit."""
+    session: Any = Script([*script, EOS, EOS])
+    engine = Engine(session)
+    engine.submit(Request(b"", 6, Sampling(temperature=0), (stop,), alternatives=1))
+    events = []
+    while engine.busy:
+        events += engine.step()
+    data = b"".join(event.data for event in events)
+    assert events[-1].finish == finish
+    assert [score.id for event in events for score in event.scores] == [*data, *([EOS] if finish == "eos" else [])]
 
 
 def test_marks_are_never_given_out() -> None:

@@ -107,6 +107,13 @@ class TestBadBodies:
         refused(httpx.get(f"{server.url}/page/..%2fapp.py"), 404)
 
 
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_monitors_ask_for_the_head_alone(server: Server, path: str) -> None:
+    head, whole = httpx.head(f"{server.url}{path}"), httpx.get(f"{server.url}{path}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
 class TestKey:
     KEY = "a secret"
 

@@ -56,6 +56,29 @@ def test_a_stop_string_of_the_client(server: Server) -> None:
     assert chat(server, temperature=0, stop=[stop]).choices[0].message.content == whole[: whole.index(stop)]
 
 
+def test_an_answer_can_be_sent_back(server: Server) -> None:
+    """As the client's own object, and with every field of it."""
+    answer = chat(server, seed=2).choices[0].message
+    bare = chat(server, seed=4, messages=[*MESSAGES, {"role": "assistant", "content": answer.content}, *MESSAGES[-1:]])
+    for message in (answer, answer.model_dump(), {**answer.to_dict(), "annotations": [], "tool_calls": []}):
+        again = chat(server, seed=4, messages=[*MESSAGES, message, *MESSAGES[-1:]])
+        assert again.choices[0].message == bare.choices[0].message
+
+
+def test_neutral_values_change_nothing(server: Server) -> None:
+    neutral = {
+        "n": None,
+        "response_format": {"type": "text"},
+        "modalities": ["text"],
+        "tools": [],
+        "tool_choice": "none",
+        "store": False,
+        "metadata": {},
+        "top_logprobs": 0,
+    }
+    assert chat(server, seed=2, **neutral).choices == chat(server, seed=2).choices
+
+
 @pytest.mark.parametrize(
     ("options", "param", "words"),
     [
@@ -65,7 +88,11 @@ def test_a_stop_string_of_the_client(server: Server) -> None:
         ({"messages": [{"role": "user", "content": "a" * 65_536}]}, "messages", "at most 65536"),
         ({"top_logprobs": 2}, None, "needs logprobs"),
         ({"max_completion_tokens": 5}, None, "give one"),
-        ({"tools": [{"type": "function"}]}, "tools", "not permitted"),
+        ({"tools": [{"type": "function"}]}, "tools", "at most 0"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "'text'"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages", "messages.0.content: expected a string"),
+        ({"messages": [{"role": "assistant", "content": "", "refusal": "no"}]}, "messages", "messages.0.refusal"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "not permitted"),
     ],
 )
 def test_what_is_refused(server: Server, options: dict[str, Any], param: str | None, words: str) -> None:

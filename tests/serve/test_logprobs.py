@@ -29,6 +29,15 @@ def test_pieces_count_on() -> None:
     assert pieces == TextFormat().push(scores(data)).text_offset
 
 
+@pytest.mark.parametrize("data", [b"", "né".encode(), b"a\xe6\xbc"])
+def test_the_end_stands_behind_the_text(data: bytes) -> None:
+    end = ByteScore(257, -2.0, ())
+    found = TextFormat().push([*scores(data), end])
+    assert (found.tokens[-1], found.token_logprobs[-1]) == ("<eos>", -2.0)
+    assert found.text_offset[-1] == len(data.decode(errors="replace"))
+    assert len(chat_format([*scores(data), end]).content) == len(data)
+
+
 def test_json_has_no_infinity() -> None:
     assert TextFormat().push(scores(b"a")).top_logprobs == [{"a": -1.0, "<eos>": -9999.0}]
     (one,) = chat_format(scores(b"\xe9")).content

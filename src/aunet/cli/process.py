@@ -2,13 +2,19 @@
 
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import NoReturn
 
 from aunet.errors import AUNetError, ConfigError
 
 
 def run(command: Callable[[], object]) -> NoReturn:
-    """Run to the end of the process: an AUNetError is one line on stderr, never a traceback."""
+    """Run to the end of the process: an AUNetError is one line on stderr, never a traceback.
+
+    What stdout cannot encode, as where it is ASCII, is written as a question mark; stderr always has a way.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         command()
     except AUNetError as error:

@@ -20,10 +20,11 @@ from aunet.infer.state import Context
 from aunet.infer.trail import rows_of
 from aunet.model.attention import attention
 from aunet.model.aunet import AUNet, Stage
-from aunet.model.layers import Block, Rotation
+from aunet.model.layers import Attention, Block, Rotation
 from aunet.model.layout import Pooling
 from aunet.model.mamba import MambaBlock, MambaState
-from aunet.model.upsampling import Stepper
+from aunet.model.pooling import SelectPool
+from aunet.model.upsampling import UPSAMPLINGS, Stepper
 
 Indices = npt.NDArray[np.int64]
 Levels = npt.NDArray[np.uint8]
@@ -34,6 +35,9 @@ FEW = 64
 """Positions up to which the time of an operation is that of starting it."""
 TABLE = 8192
 """Positions whose rotary angles are looked up when bytes come one by one; those of later ones are computed."""
+
+TAKEN_APART: tuple[type[nn.Module], ...] = (AUNet, Block, Attention, MambaBlock, SelectPool, *UPSAMPLINGS.values())
+"""Modules that are not called as in `AUNet.forward`: reading new positions uses what is inside them."""
 
 
 @torch.no_grad()

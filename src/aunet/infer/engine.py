@@ -71,6 +71,16 @@ class _Sequence:
         return len(self.done) < len(self.writer.prompt) or not self.context.seen
 
 
+@dataclass(eq=False)
+class _Waiting:
+    """A request without a place."""
+
+    writer: Writer
+    awaited: tuple[_Sequence, int] | None = None
+    """A sequence that reads what this one begins with, and ids of it that will be kept: found by comparing prompts,
+    which takes long for long ones and is not done again before these ids are read."""
+
+
 class Engine:
     """Continuous batching over one session. Not for several threads at once: one owns it.
 
@@ -101,7 +111,7 @@ class Engine:
         self.counters = EngineCounters()
         self._alone = invariant and not session.kernels.invariant
         self._drafts, self._guesses = (None if self._alone else drafts), guesses
-        self._waiting: deque[Writer] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._sequences: list[_Sequence] = []
 
     @property
@@ -126,12 +136,12 @@ class Engine:
         writer = Writer(self.counters.requests + 1, request, self.session.vocabulary)
         self.counters.requests += 1
         self.counters.prompt_bytes += len(request.prompt)
-        self._waiting.append(writer)
+        self._waiting.append(_Waiting(writer))
         return self.counters.requests
 
     def cancel(self, ticket: int) -> None:
         """Free the place of a request; there are no more events of it. Unknown tickets are ignored."""
-        self._waiting = deque(writer for writer in self._waiting if writer.index != ticket)
+        self._waiting = deque(one for one in self._waiting if one.writer.index != ticket)
         self._sequences = [sequence for sequence in self._sequences if sequence.writer.index != ticket]
 
     def step(self) -> list[Event]:
@@ -144,16 +154,21 @@ class Engine:
     def _admit(self) -> list[Event]:
         """Give places to those who wait, in order; a request waits on while another one reads what it begins with."""
         events: list[Event] = []
-        postponed: list[Writer] = []
+        postponed: list[_Waiting] = []
         while self._waiting and len(self._sequences) < self.slots:
-            writer = self._waiting.popleft()
+            waiting = self._waiting.popleft()
+            if self._still_reads(waiting.awaited):
+                postponed.append(waiting)
+                continue
+            writer = waiting.writer
             prompt = writer.prompt
             scored = writer.request.echo and writer.request.alternatives is not None
             # Read alone, a prompt is cut at multiples of a piece, and so is what it may begin with.
             read = None if scored else self.prompts.find(prompt, PIECE if self._alone else 1)
             known = prompt[: read.count] if read else []
-            if not scored and self._reading_now(prompt, len(known)):
-                postponed.append(writer)
+            waiting.awaited = None if scored else self._reading_now(prompt, len(known))
+            if waiting.awaited:
+                postponed.append(waiting)
                 continue
             if read is None:
                 sequence = _Sequence(writer, self.session.context(), [self.session.vocabulary.bos, *prompt])
@@ -170,14 +185,23 @@ class Engine:
         self._waiting.extendleft(reversed(postponed))
         return events
 
-    def _reading_now(self, prompt: list[int], known: int) -> bool:
-        """Whether a prompt is being read that will soon be kept, and shares at least a piece more than is known."""
+    def _reading_now(self, prompt: list[int], known: int) -> tuple[_Sequence, int] | None:
+        """A sequence that will soon have read more of a prompt than is known, and how much of it will be kept."""
         if not self.prompts.limit:
+            return None
+        for sequence in self._sequences:
+            if sequence.reads_prompt:
+                common = _kept_in_common(prompt, sequence.writer.prompt)
+                if common > max(known, len(sequence.done)):  # what it has read and nobody knows was let go
+                    return sequence, common
+        return None
+
+    def _still_reads(self, awaited: tuple[_Sequence, int] | None) -> bool:
+        """Whether what a request waits for is still to come: its reader may have been cancelled."""
+        if awaited is None:
             return False
-        return any(
-            sequence.reads_prompt and _kept_in_common(prompt, sequence.writer.prompt) > known
-            for sequence in self._sequences
-        )
+        sequence, common = awaited
+        return len(sequence.done) < common and sequence in self._sequences
 
     def _read_prompts(self) -> list[Event]:
         reading = [sequence for sequence in self._sequences if sequence.reads_prompt]

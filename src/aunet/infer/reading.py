@@ -1,15 +1,19 @@
 """The network prepared for reading, which takes as long as reading hundreds of bytes and is kept while it is valid.
 
 Weights may change at any time and in any way: by an optimizer, by averages of weights that are swapped in, by adapters.
-So what is kept is valid while the bits of all weights are the same, which is checked at the speed of memory whenever a
-session is asked for.
+So what is kept is valid while torch's hooks and the bits of all weights are the same, which is checked at the speed of
+memory whenever a session is asked for.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from aunet.errors import AUNetError
+from aunet.infer.eager import TAKEN_APART
 from aunet.infer.native.build import available
 from aunet.infer.native.kernels import KINDS, NativeKernels, knows
 from aunet.infer.session import Session
@@ -17,6 +21,9 @@ from aunet.infer.weights import stored
 from aunet.model.aunet import AUNet
 from aunet.splitting import Splitter
 from aunet.vocabulary import BYTES, Vocabulary
+
+ROW = 512
+"""Words of 64 bits that are weighed together."""
 
 
 class Reader:
@@ -27,12 +34,14 @@ class Reader:
         self._kept: tuple[object, Session] | None = None
 
     def session(self, network: AUNet, splitter: Splitter, vocabulary: Vocabulary = BYTES) -> Session:
-        """The session of these weights."""
+        """The session of these weights and hooks; AUNetError for hooks that it cannot run."""
+        hooks = _hooks(network)
         tensors = [*network.parameters(), *network.buffers()]
         weights = [_bits(part) for tensor in tensors for part in stored(tensor)]
-        marks = network.head_weight.device, network.head_weight.dtype, torch.stack(weights).tolist()
+        marks = network.head_weight.device, network.head_weight.dtype, hooks, torch.stack(weights).tolist()
         if self._kept is None or self._kept[0] != marks:
-            kernels = NativeKernels(network) if self.native and _plain(network) and available() else None
+            native = self.native and not hooks and _plain(network) and available()
+            kernels = NativeKernels(network) if native else None
             self._kept = marks, Session(network, splitter, kernels, vocabulary)
         return self._kept[1]
 
@@ -42,12 +51,39 @@ class Reader:
 
 @torch.no_grad()
 def _bits(weight: Tensor) -> Tensor:
-    """A number that changes with any bit of a weight."""
+    """A number that changes with any bit of a weight, and when its values change places."""
     flat = weight.detach().reshape(-1)
-    if flat.storage_offset() * flat.element_size() % 8:  # a part of another tensor that cannot be read in words
-        flat = flat.clone()
-    whole = flat.numel() * flat.element_size() // 8 * 8 // flat.element_size()
-    return flat[:whole].view(torch.int64).sum() + flat[whole:].double().sum().view(torch.int64)
+    size = 8 * ROW // flat.element_size()
+    if flat.numel() % size or flat.storage_offset() * flat.element_size() % 8:  # not whole rows, or not in words
+        flat = F.pad(flat, (0, -flat.numel() % size))  # a copy
+    words_NW = flat.view(torch.int64).view(-1, ROW)
+    factor_W, factor_N = _odd(ROW + len(words_NW), weight.device).split((ROW, len(words_NW)))
+    on_cpu = weight.device.type == "cpu"  # elsewhere torch multiplies no matrices of integers
+    sum_N = words_NW @ factor_W if on_cpu else (words_NW * factor_W).sum(1)
+    return (sum_N * factor_N).sum()
+
+
+@cache
+def _odd(count: int, device: torch.device) -> Tensor:
+    """Odd numbers without a pattern: times one of them, a word that changes changes the sum."""
+    drawn = torch.randint(-(2**63), 2**63 - 1, (count,), generator=torch.Generator().manual_seed(0))
+    return (drawn | 1).to(device)
+
+
+def _hooks(network: AUNet) -> list[tuple[object, ...]]:
+    """Modules that do something else when they are called, by torch's hooks or a `forward` set on them, and what."""
+    found: list[tuple[object, ...]] = []
+    for name, module in network.named_modules():
+        hooks, forward = [*module._forward_pre_hooks, *module._forward_hooks], vars(module).get("forward")
+        if not hooks and forward is None:
+            continue
+        if isinstance(module, TAKEN_APART):
+            raise AUNetError(
+                f"{name or 'the network'}: has a hook or another forward, and reading with a cache does not call this "
+                "module; hook those inside it, or use the plain forward pass (use_cache=False, LanguageModel.logits)"
+            )
+        found.append((name, hooks, forward))
+    return found
 
 
 def _plain(network: AUNet) -> bool:

@@ -17,7 +17,7 @@ class Request:
     stop: tuple[bytes, ...] = ()
     """Looked for in the new bytes only; not given out."""
     alternatives: int | None = None
-    """Score each byte, and so many of the likeliest ids in its place; None: no scores."""
+    """Score each byte and the end, and so many of the likeliest ids in its place; None: no scores."""
     echo: bool = False
     """Give out the prompt first, with its scores if there are any."""
 
@@ -54,4 +54,4 @@ class Event:
     finish: str | None = None
     """On the last event: `eos`, `stop` or `length`."""
     scores: tuple[ByteScore, ...] = ()
-    """Of the bytes in `data`, where they were asked for."""
+    """Of the bytes in `data`, and of EOS where it was drawn, if they were asked for."""

@@ -26,7 +26,7 @@ class Writer:
         self.held = b""
         """New bytes that may still turn out to begin a stop string."""
         self.scores: list[ByteScore] = []
-        """Of the held bytes and the newest one."""
+        """Of the held bytes and the newest id."""
 
     def echo(self, scores: Sequence[ByteScore] = ()) -> Event:
         """The prompt itself."""
@@ -37,7 +37,7 @@ class Writer:
         if not self.left:
             return self.vocabulary.eos
         chosen = self.request.sampling.draw(logits_V, self.generator)
-        if self.request.alternatives is not None and chosen != self.vocabulary.eos:
+        if self.request.alternatives is not None:
             self.scores.append(score_of(logits_V, chosen, self.request.alternatives))
         return chosen
 
@@ -60,7 +60,8 @@ class Writer:
         return Event(self.index, self._decode(ready), ready, None, tuple(scores))
 
     def _end(self, finish: str, data: bytes) -> Event:
-        return Event(self.index, self._decode(data) + self.utf8.flush(), data, finish, tuple(self.scores[: len(data)]))
+        scores = tuple(self.scores if finish == "eos" else self.scores[: len(data)])
+        return Event(self.index, self._decode(data) + self.utf8.flush(), data, finish, scores)
 
     def _decode(self, data: bytes) -> str:
         return "".join(self.utf8.push(byte) for byte in data)

@@ -59,10 +59,23 @@ def keep_tokenizer(config: AUNetConfig, directory: Path) -> AUNetConfig:
 
 
 def load_model(directory: Path, device: str | torch.device = "cpu") -> AUNet:
-    """Read a model directory; raises AUNetError that names the file at fault."""
-    model = AUNet.on_meta(load_config(directory))
+    """Read a model directory; raises AUNetError that names the file at fault.
+
+    Weights in several number formats all get that of the embedding: the operations between them need one.
+    """
+    model = _network(directory)
     model.load_state_dict(dict(stored_weights(directory, model, device)), assign=True)
-    return model
+    return model.to(model.embedding.weight.dtype)
+
+
+def _network(directory: Path) -> AUNet:
+    """The network of a model directory, without weights."""
+    config = load_config(directory)
+    try:
+        return AUNet.on_meta(config)
+    except (RuntimeError, TypeError) as error:  # torch, of sizes beyond its integers
+        reason = " ".join(str(error).split())[:120]
+        raise AUNetError(f"{directory / CONFIG}: there is no network of these sizes ({reason})") from None
 
 
 def stored_weights(directory: Path, model: AUNet, device: str | torch.device = "cpu") -> Iterator[tuple[str, Tensor]]:
@@ -70,13 +83,17 @@ def stored_weights(directory: Path, model: AUNet, device: str | torch.device = "
     path = directory / WEIGHTS
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+            tensors = model.state_dict()
+            ours = {name: list(tensor.shape) for name, tensor in tensors.items()}
             theirs = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
             wrong = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
             if wrong:
                 raise AUNetError(f"{path}: does not fit {CONFIG}: {len(wrong)} tensors differ, the first is {wrong[0]}")
-            for name in ours:
-                yield name, file.get_tensor(name)
+            for name, like in tensors.items():
+                tensor = file.get_tensor(name)
+                if tensor.dtype != like.dtype and not (tensor.is_floating_point() and like.is_floating_point()):
+                    raise AUNetError(f"{path}: {name} has numbers of {tensor.dtype}, not of a kind with {like.dtype}")
+                yield name, tensor
     except (OSError, SafetensorError) as error:
         raise AUNetError(f"{path}: cannot be read ({error}); is it a whole model.safetensors?") from None
 

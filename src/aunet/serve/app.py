@@ -159,6 +159,7 @@ def _operations(worker: Worker, metrics: Metrics) -> APIRouter:
     """What keeps an eye on a server."""
     router = APIRouter()
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", responses={503: {"model": Health, "description": "No request is answered"}})
     async def health() -> Health:
         """Whether requests are answered."""

@@ -24,7 +24,7 @@ def browser_routes(app: FastAPI) -> APIRouter:
         file: PageFile = found[path]
         return Response(file.content, media_type=file.media_type, headers=HEADERS)
 
-    @router.get("/")
+    @router.api_route("/", methods=["GET", "HEAD"])
     async def playground() -> Response:
         return send("/")
 

@@ -65,8 +65,9 @@ def order(
     param: str = "prompt",
 ) -> Order:
     """Check a request against the limits; `param` names the field of the prompts in errors."""
-    total, sequences = sum(map(len, prompts)), len(prompts) * body.n
-    repeated = total * body.n if echo else 0
+    choices = 1 if body.n is None else body.n
+    total, sequences = sum(map(len, prompts)), len(prompts) * choices
+    repeated = total * choices if echo else 0
     most = min(DEFAULT_BYTES, settings.max_new_bytes) if max_bytes is None else max_bytes
 
     def within(name: str, value: int, limit: int, what: str) -> None:
@@ -87,7 +88,7 @@ def order(
     requests = [
         Request(prompt, most, Sampling(temperature, body.top_k, body.top_p, seed + i), stops, alternatives, echo)
         for prompt in prompts
-        for i in range(body.n)
+        for i in range(choices)
     ]
     include_usage = body.stream_options is not None and body.stream_options.include_usage
     return Order(requests, total, bool(body.stream), include_usage)

@@ -25,7 +25,7 @@ def token(byte_id: int) -> str:
 
 
 def chat_format(scores: Sequence[ByteScore]) -> ChatLogprobs:
-    """As chat completions have it."""
+    """As chat completions have it: nothing of the end."""
     return ChatLogprobs(
         content=[
             TokenLogprob(
@@ -37,6 +37,7 @@ def chat_format(scores: Sequence[ByteScore]) -> ChatLogprobs:
                 ],
             )
             for score in scores
+            if score.id != EOS
         ]
     )
 
@@ -49,7 +50,7 @@ class TextFormat:
         self._characters = 0
 
     def push(self, scores: Sequence[ByteScore]) -> Logprobs:
-        """The next bytes."""
+        """The next bytes, and the end where it was drawn: who reads scores by their number finds one for each draw."""
         return Logprobs(
             tokens=[token(score.id) for score in scores],
             token_logprobs=[_finite(score.logprob) for score in scores],
@@ -58,7 +59,9 @@ class TextFormat:
         )
 
     def _offset(self, byte_id: int) -> int:
-        """Where the character of this byte begins."""
+        """Where the character of this byte begins; for EOS, the end of the text."""
+        if byte_id == EOS:
+            return self._characters + len(self._decoder.decode(b"", final=True))
         self._characters += len(self._decoder.decode(bytes([byte_id])))
         incomplete = bool(self._decoder.getstate()[0])
         return self._characters if incomplete else self._characters - 1

@@ -42,6 +42,8 @@ Prompt = Annotated[
     Expected("a string, a list of strings, a list of byte values 0..255, or a list of such lists, none of them empty"),
 ]
 Nothing = Annotated[float, Field(ge=0, le=0)]
+NoItems = Annotated[list[Any], Field(max_length=0)]
+NoKeys = Annotated[dict[str, Any], Field(max_length=0)]
 
 
 class Incoming(BaseModel):
@@ -61,8 +63,11 @@ class Generation(Incoming):
     """What both kinds of completion have in common."""
 
     model: str | None = Field(default=None, max_length=256, description="the name under /v1/models; may be left out")
-    n: int = Field(
-        default=1, ge=1, le=MOST_SEQUENCES, description="choices for each prompt; choice i draws with seed + i"
+    n: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_SEQUENCES,
+        description="choices for each prompt, 1 if left out; choice i draws with seed + i",
     )
     stream: bool | None = Field(default=None, description="server-sent events as the bytes come")
     stream_options: StreamOptions | None = None
@@ -78,9 +83,7 @@ class Generation(Incoming):
     top_k: int | None = Field(default=None, ge=1, le=256, description="only the k likeliest bytes (an extension)")
     frequency_penalty: Nothing | None = Field(default=None, description="not supported: 0")
     presence_penalty: Nothing | None = Field(default=None, description="not supported: 0")
-    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = Field(
-        default=None, description="not supported: an empty object"
-    )
+    logit_bias: NoKeys | None = Field(default=None, description="not supported: an empty object")
     user: str | None = Field(default=None, max_length=1024, description="ignored")
 
 
@@ -111,11 +114,22 @@ Content = Annotated[str | list[TextPart], Expected("a string, or a list of parts
 
 
 class Message(Incoming):
-    """What somebody said."""
+    """What somebody said. Clients send answers back as they came, or with every field that OpenAI's have."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
     name: str | None = Field(default=None, max_length=256, description="ignored")
+    refusal: None = Field(default=None, description="not supported: null")
+    annotations: NoItems | None = Field(default=None, description="not supported: an empty list")
+    audio: None = Field(default=None, description="not supported: null")
+    function_call: None = Field(default=None, description="not supported: null")
+    tool_calls: NoItems | None = Field(default=None, description="not supported: an empty list")
+
+
+class PlainText(Incoming):
+    """The format of an answer that has none."""
+
+    type: Literal["text"]
 
 
 class ChatRequest(Generation):
@@ -126,12 +140,23 @@ class ChatRequest(Generation):
     max_completion_tokens: int | None = Field(default=None, ge=0, description="the newer name of max_tokens")
     logprobs: bool | None = Field(default=None, description="log-probabilities of each byte")
     top_logprobs: int | None = Field(
-        default=None, ge=0, le=MOST_ALTERNATIVES, description="and of this many likeliest; needs logprobs"
+        default=None,
+        ge=0,
+        le=MOST_ALTERNATIVES,
+        description="and of this many likeliest; needs logprobs, unless it is 0",
     )
+    response_format: PlainText | None = Field(default=None, description="not supported: of type text")
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
+        default=None, description="not supported: text alone"
+    )
+    tools: NoItems | None = Field(default=None, description="not supported: an empty list")
+    tool_choice: Literal["none"] | None = Field(default=None, description="not supported: none")
+    store: Literal[False] | None = Field(default=None, description="not supported: false")
+    metadata: NoKeys | None = Field(default=None, description="not supported: an empty object")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise ValueError("max_tokens and max_completion_tokens are the same; give one")
@@ -167,7 +192,7 @@ class Reading(BaseModel):
 
 
 class Logprobs(BaseModel):
-    """Of every byte of a choice. A byte that is no ASCII character has the token `bytes:\\xNN`."""
+    """Of every byte of a choice, and of `<eos>` where the model ended it. A byte beyond ASCII is `bytes:\\xNN`."""
 
     tokens: list[str]
     token_logprobs: list[float]

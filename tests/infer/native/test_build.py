@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aunet.infer.native.build import available, place
+from aunet.errors import ConfigError
+from aunet.infer.native.build import available, library, place
 from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
 from tests.runs import command, environment
@@ -64,6 +65,17 @@ def test_a_cache_that_cannot_be_written_is_named(model: Path, tmp_path: Path) ->
     assert result.stderr.count("\n") == 1
     assert "AUNET_CACHE" in result.stderr
     assert generate(model, tmp_path / "file" / "cache").returncode == 0
+
+
+def test_without_a_home_directory_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user whom the machine does not know."""
+    for name in ("AUNET_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(ConfigError, match=r"^native: no home directory; name one in AUNET_CACHE$"):
+        library.__wrapped__()
+    monkeypatch.setattr("aunet.infer.native.build.library", library.__wrapped__)
+    assert not available.__wrapped__()
 
 
 @pytest.mark.parametrize(("flags", "word"), [(("--weights", "fp8"), "fp32, bf16, int8"), (("--device", "meta"), "")])

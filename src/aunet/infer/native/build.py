@@ -79,11 +79,14 @@ def _source() -> str:
 
 
 def _directory() -> Path:
-    """AUNET_CACHE, or the user's cache directory."""
+    """AUNET_CACHE, or the user's cache directory; ConfigError where there is neither, as in some containers."""
     own = os.environ.get("AUNET_CACHE")
     if own:
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aunet"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aunet"
+    except RuntimeError:
+        raise ConfigError("native: no home directory; name one in AUNET_CACHE") from None
 
 
 def _machine() -> str:
