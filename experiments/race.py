@@ -67,6 +67,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu or cuda; cuda trains in bf16 with compiled blocks")
     arguments = parser.parse_args()
+    if arguments.what == "tune" and arguments.label != RACE:
+        parser.error(f"--label: settings are tuned in {RACE} alone, for every text; leave it out")
+    if any("" in one.split("=", 1) or "=" not in one for one in arguments.valid):
+        parser.error("--valid: write NAME=FILE, such as novels-en=novels-en/valid.jsonl.zst")
     console = Console()
     valid = {name: SourceConfig(path=path) for name, _, path in (one.partition("=") for one in arguments.valid)}
     for name in arguments.systems:
@@ -100,9 +104,7 @@ def config_of(system: System, plan: ScalePlan, train: list[str], threads: int, d
     """A run of the plan; learning rate and batch are those of the laws until they are tuned."""
     settings = plan.settings() | {"model": plan.model}
     settings["data"] |= {"sources": [{"path": path} for path in train], "workers": 1}
-    del settings["train"]["steps"]
     settings["train"] |= {
-        "bytes": plan.bytes / plan.bytes_per_token,  # of a model over tokens, its tokens
         "clip": 1.0,
         "lookup_lr": LOOKUP_LR if system.lookups else 1.0,
         "threads": threads,
@@ -162,7 +164,7 @@ def run(
     """Train with the settings that the search gives for this budget."""
     name = f"{system.name}-{budget(plan.compute)}-seed{seed}"
     record, out = records / f"{name}.json", Path(config.train.out) / name
-    best = begun(record, out) or tuned(system, plan.compute)
+    best = begun(record, out) or repeated(record, seed) or tuned(system, plan.compute)
     console.print(
         f"{name}: lr {best.lr:.4g}, batch {best.batch:,.0f} {plan.model.unit}s: {best.origin}", soft_wrap=True
     )
@@ -209,11 +211,18 @@ def begun(record: Path, out: Path) -> Tuned | None:
     return Tuned(train["lr"], train["batch_bytes"], "as it began")
 
 
+def repeated(record: Path, seed: int) -> Tuned | None:
+    """What another seed of the same run took, so that they differ in nothing else; None where there is none."""
+    others = sorted(record.parent.glob(f"{record.stem.removesuffix(str(seed))}*.json"))
+    return begun(others[0], Path()) if others else None
+
+
 def tuned(system: System, compute: float) -> Tuned:
-    """By the laws of the search where it has two budgets, else the best of the largest budget up to this one."""
+    """The best that was searched at this budget, by the laws where it was at two others, else of the largest below."""
     name = system.tuned_as or system.name
     found = [read_record(path) for path in sorted((RECORDS / RACE).glob(f"{name}-tune-*.json"))]
-    if laws := _laws(found, name):
+    here = [record for record in found if record.complete and 0.8 < record.planned_flops / compute < 1.25]
+    if not here and (laws := _laws(found, name)):
         lr, batch = (float(f"{laws[key](compute):.4g}") for key in ("lr", "batch"))
         return Tuned(lr, batch, f"by the laws of the {len(found)} points of {name}")
     fitting = [record for record in found if record.complete and record.planned_flops < 1.2 * compute]
@@ -222,7 +231,7 @@ def tuned(system: System, compute: float) -> Tuned:
     largest = max(record.planned_flops for record in fitting)
     near = [record for record in fitting if record.planned_flops > 0.8 * largest]
     best = min(near, key=lambda record: next(iter(record.bits_per_byte.values())))
-    return Tuned(best.lr, best.batch, f"the best point of {name} at {budget(largest)} FLOPs, too few budgets for laws")
+    return Tuned(best.lr, best.batch, f"the best point of {name} at {budget(largest)} FLOPs")
 
 
 def _laws(records: Sequence[Record], name: str) -> Mapping[str, Law] | None:

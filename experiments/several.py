@@ -130,7 +130,7 @@ def work(lines: list[Line], common: list[str], at_once: int, logs: Path, stop: S
             if (code := process.poll()) is None:
                 continue
             del running[line]
-            stopped = told and code == 128 + SIGTERM
+            stopped = told and code in (128 + SIGTERM, -SIGTERM)  # the latter while it still begins
             if stopped:
                 waiting.append(line)
             elif code:

@@ -153,6 +153,11 @@ def test_overrides_reach_lists_and_new_sections() -> None:
         ("model.stages.x.dim=3", "'x' is not a place in a list of 1"),
         ("model.stages.0.dim.x=3", "model.stages.0.dim.x: dim is a value and has no keys below it"),
         ("train.betas=[1", "train.betas: '[1' is not valid YAML"),
+        ("train.seed=0x_", "train.seed: '0x_' is not valid YAML"),
+        ("train.compile=!!bool abc", "train.compile: '!!bool abc' is not valid YAML"),
+        ("train.out=!!timestamp abc", "train.out: '!!timestamp abc' is not valid YAML"),
+        ("train.betas=" + 5000 * "[", "is not valid YAML"),
+        ("model.stages.².dim=3", "'²' is not a place in a list of 1"),
     ],
 )
 def test_overrides_that_cannot_be_set(override: str, message: str) -> None:
@@ -163,16 +168,16 @@ def test_overrides_that_cannot_be_set(override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e+3", -2500.0), ("1e", "1e"), (".5e1", 5)]
+    ("text", "value"),
+    [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e+3", -2500.0), ("1e", "1e"), (".5e1", 5), ("2026-13-45", "2026-13-45")],
 )
-def test_yaml_reads_exponents_as_numbers(text: str, value: Any) -> None:
+def test_yaml_reads_exponents_as_numbers_and_dates_as_texts(text: str, value: Any) -> None:
     assert apply_overrides({}, [f"x={text}"]) == {"x": value}
 
 
 def test_files_are_read_as_yaml_or_json(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("train: {lr: 1e-3}\nday: 2025-06-17\n")
-    assert read_mapping(tmp_path / "a.yaml")["train"] == {"lr": 1e-3}
-    apply_overrides(read_mapping(tmp_path / "a.yaml"), ["train.lr=2e-3"])  # a date is no JSON value
+    assert read_mapping(tmp_path / "a.yaml") == {"train": {"lr": 1e-3}, "day": "2025-06-17"}
     (tmp_path / "a.json").write_text('{"train": {"lr": 1e-3}}')
     assert read_mapping(tmp_path / "a.json") == {"train": {"lr": 1e-3}}
 
@@ -186,6 +191,7 @@ def test_files_are_read_as_yaml_or_json(tmp_path: Path) -> None:
         ("a.yaml", b"", "expected a mapping"),
         ("a.yaml", b"\xff\xfe\x00", "not valid YAML"),
         ("a.json", b"\xff", "not valid JSON"),
+        ("a.json", b"[" * 100_000, "not valid JSON"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -242,3 +248,20 @@ def test_known_ngrams_need_a_row() -> None:
     values = {"stages": [{"dim": 8, "layers": 1, "head_dim": 8, "lookup": lookup}]}
     with pytest.raises(ConfigError, match=r"a\.yaml: stages\.0\.lookup: .*give more buckets"):
         validate(AUNetConfig, values, "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("train", "seed", 10**23),
+        ("train", "seed", -1),
+        ("train", "steps", 10**400),
+        ("train", "batch_bytes", 1e308),
+        ("data", "seq_len", 10**20),
+        ("data", "seed", 1 << 63),
+    ],
+)
+def test_numbers_that_no_machine_can_hold_are_refused(section: str, key: str, value: float) -> None:
+    values = {"model": {"stages": [STAGE]}, section: {key: value}}
+    with pytest.raises(ConfigError, match=rf"run: {section}\.{key}: input should be (less|greater) than"):
+        validate(RunConfig, values, "run")

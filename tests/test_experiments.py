@@ -113,7 +113,7 @@ def test_settings_come_from_laws_where_two_budgets_give_them(tmp_path: Path, mon
     search(1e13, 0.04)
     found = race.tuned(system, 1e15)
     assert (found.lr, found.batch) == (0.04, 2048)
-    assert found.origin == "the best point of aunet-2-hash at 1e13 FLOPs, too few budgets for laws"
+    assert found.origin == "the best point of aunet-2-hash at 1e13 FLOPs"
     search(4e13, 0.02)
     found = race.tuned(system, 1.6e14)
     assert found.lr == pytest.approx(0.01, rel=1e-3)
@@ -139,3 +139,36 @@ def test_a_search_moves_with_the_budget_along_the_laws_of_the_paper() -> None:
     assert (low, high) == pytest.approx((5e-3 * 100**-0.176, 6e-2 * 100**-0.176))
     assert (small, large) == pytest.approx((2048 * 100**0.321, 16384 * 100**0.321))
     assert race.searched(tokens, 1e15)[1] == pytest.approx((2048 * 100**0.231, 16384 * 100**0.231))
+
+
+def test_seeds_share_their_settings_and_a_budget_its_own_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although a second budget has been searched since, whose laws would say otherwise."""
+    pytest.importorskip("scipy")
+    monkeypatch.setattr(race, "RECORDS", tmp_path)
+    for compute, lrs in ((1e13, (0.04, 0.02)), (3e13, (0.01, 0.02))):
+        for i, lr in enumerate(lrs):
+            name = f"{BASE}-tune-{race.budget(compute)}-{i:03d}"
+            made = record(name, 2.0 + i, family=BASE, lr=lr, compute_flops=compute, planned_flops=compute)
+            write_record(tmp_path / race.RACE / f"{name}.json", made)
+    found = race.tuned(SYSTEMS[f"{BASE}-muon"], 1e13)
+    assert (found.lr, found.origin) == (0.04, "the best point of aunet-2-hash at 1e13 FLOPs")
+    assert race.tuned(SYSTEMS[BASE], 1e14).origin == "by the laws of the 4 points of aunet-2-hash"
+    first, second = (tmp_path / race.RACE / f"{BASE}-1e13-seed{seed}.json" for seed in (0, 1))
+    assert race.repeated(second, 1) is None
+    write_record(first, record(lr=0.05, batch=4096))
+    assert race.repeated(second, 1) == race.Tuned(0.05, 4096, "as it began")
+
+
+def test_what_would_mix_up_texts_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for more, line in (
+        (["--valid", "n=v.jsonl", "--label", "five"], "--label: settings are tuned in race alone"),
+        (["--valid", "v.jsonl"], "--valid: write NAME=FILE"),
+    ):
+        monkeypatch.setattr("sys.argv", ["race.py", "tune", "1e13", "train.jsonl", *more])
+        with pytest.raises(SystemExit, match="2"):
+            race.main()
+        assert line in capsys.readouterr().err

@@ -87,6 +87,18 @@ def test_all_stop_and_the_same_command_goes_on(place: Path, how: str) -> None:
     assert done(place) == {"bytes-hash", "aunet-2-hash", "fixed-4"}
 
 
+def test_a_run_that_is_stopped_while_it_begins_has_not_failed(place: Path) -> None:
+    """Before it listens to signals, one ends it."""
+    deaf = STAND_IN.replace("signal.signal(", "(lambda *_: None)(")
+    (place / "experiments" / "race.py").write_text(deaf)
+    process = start(place, "run 1e13 bytes-hash\n")
+    while not list(place.glob("done/*.begun")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert "stopped run 1e13 bytes-hash" in process.communicate()[0]
+    assert process.returncode == 143
+
+
 def test_what_fails_is_named_and_the_rest_goes_on(place: Path) -> None:
     process = start(place, "run 1e13 fixed-6\nrun 1e13 bytes\nrun  1e13 bytes # twice\n", "--at-once", "3")
     output = process.communicate()[0]

@@ -187,13 +187,13 @@ class DataConfig(Strict):
         gt=0,
         description="share of a source: its size to the power 1/temperature; not with weights",
     )
-    seq_len: int = Field(default=8192, ge=2, description="bytes in a row at most")
+    seq_len: int = Field(default=8192, ge=2, le=1 << 26, description="bytes in a row at most")
     lanes: int = Field(default=8, gt=0, description="logical parts of every source, independent of workers and ranks")
     shuffle_documents: int = Field(default=1024, gt=0, description="documents shuffled together in a lane")
     shuffle_bytes: int = Field(default=16_777_216, gt=0, description="and their bytes at most")
     workers: int = Field(default=1, ge=0, description="loader processes; 0 reads in the training process")
     prefetch: int = Field(default=8, gt=0, description="rows that a worker reads ahead")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
 
     @model_validator(mode="after")
     def _check_mixing(self) -> Self:
@@ -215,11 +215,13 @@ class TrainConfig(Strict):
 
     out: str = Field(default="runs/aunet", description="directory of the model, its checkpoints and metrics")
     init_from: str | None = Field(default=None, description="a model directory whose weights a new run starts from")
-    steps: int | None = Field(default=None, gt=0)
-    bytes: float | None = Field(default=None, gt=0)
-    compute: float | None = Field(default=None, gt=0, description="paper FLOPs in total")
-    gamma: float | None = Field(default=None, gt=0, description="data-to-model ratio in Llama 3 tokens")
-    batch_bytes: float | None = Field(default=None, gt=0, description="bytes per step; the paper's law in its range")
+    steps: int | None = Field(default=None, gt=0, le=10**12)
+    bytes: float | None = Field(default=None, gt=0, le=1e18)
+    compute: float | None = Field(default=None, gt=0, le=1e30, description="paper FLOPs in total")
+    gamma: float | None = Field(default=None, gt=0, le=1e9, description="data-to-model ratio in Llama 3 tokens")
+    batch_bytes: float | None = Field(
+        default=None, gt=0, le=1e12, description="bytes per step; the paper's law in its range"
+    )
     accumulate: int = Field(default=1, gt=0, description="micro-batches per step")
     copies: int = Field(default=1, gt=0, description="complete copies of the weights that the processes of a run hold")
     lr: float | None = Field(default=None, gt=0, description="highest learning rate; the paper's law in its range")
@@ -251,7 +253,7 @@ class TrainConfig(Strict):
     )
     device: str = "auto"
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's choice")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     log_every: int = Field(default=1, gt=0)
     valid_every: int = Field(default=0, ge=0, description="steps between validations; 0: only at the end")
     checkpoint_every: int = Field(default=500, gt=0, description="steps between checkpoints")

@@ -52,7 +52,7 @@ def _fields_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
     """Field names of the model that sits at a dotted path."""
     current: Any = kind
     for part in path:
-        if part.isdigit():
+        if part.isdecimal():
             continue
         current = _model_in(current.model_fields[part].annotation)
     return list(current.model_fields)
@@ -66,6 +66,10 @@ def _model_in(annotation: Any) -> Any:
     raise KeyError(annotation)
 
 
+NOT_READABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
+"""What texts raise that are no YAML or JSON; what makes values of YAML's tags raises its own."""
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """A YAML or JSON mapping; raises ConfigError that names the file and the line."""
     try:
@@ -73,7 +77,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         values = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)  # noqa: S506
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except NOT_READABLE as error:
         raise ConfigError(
             f"{path}: not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {_one_line(error)}"
         ) from None
@@ -95,7 +99,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             raise ConfigError(f"{override!r} is not KEY=VALUE; write for instance train.lr=1e-3")
         try:
             value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of the safe loader)
-        except yaml.YAMLError as error:
+        except NOT_READABLE as error:
             raise ConfigError(f"{key}: {text!r} is not valid YAML: {_one_line(error)}") from None
         _set(result, key, key.split("."), value)
     return result
@@ -113,7 +117,7 @@ def _set(target: Any, key: str, path: list[str], value: Any) -> None:
 
 
 def _index(target: list[Any], key: str, part: str) -> int:
-    if not part.isdigit() or int(part) >= len(target):
+    if not part.isdecimal() or int(part) >= len(target):
         raise ConfigError(f"{key}: {part!r} is not a place in a list of {len(target)}")
     return int(part)
 
@@ -123,9 +127,13 @@ def _one_line(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-3` is a number, as YAML 1.2 has it, not a string."""
+    """Safe YAML in which `1e-3` is a number, as YAML 1.2 has it, and `2026-11-27` a text: no key wants a date."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in _Loader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),

@@ -11,7 +11,7 @@ from rich.console import Console
 from aunet.config import SourceConfig
 from aunet.data.problems import Problems
 from aunet.data.sources import balanced
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, ConfigError
 from aunet.files import replacing
 from aunet.vocabulary import Tokens
 from aunet.vocabulary.training import train_tokenizer
@@ -55,8 +55,10 @@ def train_file(
     `max_bytes`: stop when so many bytes have been read, equally from all paths. `console` shows what was skipped.
     AUNetError for a path without a usable document, or where `out` cannot be written.
     """
+    if max_bytes is not None and not max_bytes > 0:
+        raise ConfigError(f"--max-bytes: {max_bytes:g} is not above 0")
     sources = [SourceConfig(path=path, text_field=text_field) for path in paths]
-    most, problems = max_bytes or math.inf, Problems()
+    most, problems = math.inf if max_bytes is None else max_bytes, Problems()
     documents = total = 0
 
     def counted() -> Iterator[bytes]:

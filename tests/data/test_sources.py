@@ -77,6 +77,16 @@ def test_bytes_in_parquet_are_taken_as_they_are(tmp_path):
     assert read(tmp_path / "a.parquet") == [b"\xff\x00", b"b"]
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_strings_in_parquet_that_are_not_utf8_are_their_bytes(tmp_path, shared):
+    strings = pa.array([b"a", b"caf\xe9", "é".encode()]).view(pa.string())
+    table = pa.table({"text": strings.dictionary_encode() if shared else strings})
+    pq.write_table(table, tmp_path / "a.parquet")
+    problems = Problems()
+    assert read(tmp_path / "a.parquet", problems) == [b"a", b"caf\xe9", "é".encode()]
+    assert not problems
+
+
 def test_lone_surrogates_in_json(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a\\ud800"}\n')
     assert read(tmp_path / "a.jsonl") == ["a\ufffd".encode()]
@@ -168,6 +178,11 @@ def test_paths_that_mean_nothing(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.md").write_text("text")
     assert error_of(tmp_path / name) == message.format(tmp_path / name)
+
+
+def test_paths_that_cannot_be_looked_at_are_one_line(monkeypatch):
+    assert "File name too long" in error_of("a" * 5000)
+    assert error_of("~nobody-of-this-name/a.txt").startswith("~nobody-of-this-name/a.txt: ")
 
 
 def test_a_file_without_permission():
@@ -430,6 +445,7 @@ def test_the_digest_tells_files_and_sizes(tmp_path):
 def test_files_for_scoring(tmp_path):
     one, two = write(tmp_path / "one.txt", ["text\nof one"]), write(tmp_path / "two.jsonl", ["a", "b"])
     assert list(files_documents([two, str(one)])) == [(str(two), b"a"), (str(two), b"b"), (str(one), b"text\nof one")]
+    assert len(list(files_documents([two, one, tmp_path, tmp_path / "t*.jsonl"]))) == 3, "each file once"
     with pytest.raises(AUNetError, match=r"no such file"):
         list(files_documents([one, tmp_path / "absent.txt"]))
     (tmp_path / "three.txt").write_bytes(b"\0")

@@ -12,6 +12,7 @@ from aunet.evals import flores, statistics
 from aunet.evals.compare import by_benchmark, compare, read_results
 from aunet.evals.flores import FloresOptions
 from aunet.evals.results import TaskResult
+from aunet.report.comparison import write_comparison
 from tests.evals.test_flores import translator, write_flores
 
 
@@ -45,6 +46,24 @@ def test_differences_are_paired_and_to_the_last_model(tmp_path: Path) -> None:
         ("cute", "exact_match", 1),
         ("noise", "bits_per_byte", 1),
     ]
+
+
+def test_answers_taken_in_two_ways_are_two_scores(tmp_path: Path) -> None:
+    """gsm8k has its exact match by the form that was asked for and by the last number."""
+    paths = [
+        write_results(
+            tmp_path / f"{name}.json",
+            scored("gsm8k", [strict, 0.0], filter="strict-match"),
+            scored("gsm8k", [1.0, 1.0], filter="flexible-extract"),
+        )
+        for name, strict in (("a", 1.0), ("b", 0.0))
+    ]
+    rows = compare(read_results(paths))
+    assert [(row.metric, row.results[0].value) for row in rows if row.results[0]] == [
+        ("exact_match (strict-match)", 0.5),
+        ("exact_match (flexible-extract)", 1.0),
+    ]
+    assert rows[0].differences == (statistics.difference([1.0, 0.0], [0.0, 0.0]),)
 
 
 def test_other_examples_or_settings_have_no_difference(tmp_path: Path) -> None:
@@ -118,3 +137,9 @@ def test_scores_are_finite_and_files_are_named_once(tmp_path: Path) -> None:
         read_results([path, path])
     with pytest.raises(AUNetError, match="cannot be read"):
         read_results([tmp_path / "none.json"])
+
+
+def test_files_without_a_result_are_one_line(tmp_path: Path) -> None:
+    paths = [write_results(tmp_path / f"{name}.json") for name in "ab"]
+    with pytest.raises(AUNetError, match="compare: no file has a result"):
+        write_comparison(read_results(paths), tmp_path / "out")

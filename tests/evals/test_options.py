@@ -24,6 +24,12 @@ def test_options_of_tasks_from_texts() -> None:
     }
 
 
+@pytest.mark.parametrize("seed", [-1, 1 << 32])
+def test_seeds_are_what_numpy_takes(seed: int) -> None:
+    with pytest.raises(ConfigError, match=f"--seed: {seed} is not from 0 to 4294967295"):
+        TaskOptions(seed=seed)
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from aunet.config import AUNetConfig
-from aunet.errors import ConfigError
+from aunet.errors import AUNetError, ConfigError
 from aunet.model.aunet import AUNet
-from aunet.model.convert import convert_state, reference_config
+from aunet.model.convert import convert_lingua, convert_state, reference_config
 
 NAMES = ["aunet2", "aunet2_simple", "aunet3", "aunet3_repeat"]
 REFERENCE = {
@@ -125,6 +125,11 @@ def test_missing_and_unknown_tensors_are_named() -> None:
         ({"pooling_type": "cross"}, "pooling_type 'cross' is not supported"),
         ({"strategy": {"punct": "1@1"}}, "splitting strategy 'punct' is not supported"),
         ({"layers": None}, "key 'layers' of a reference configuration is missing"),
+        ({"layers": [1]}, r"layers is to be a list with a value for each stage \(given: \[1\]\)"),
+        ({"sliding_windows": [4]}, "sliding_windows is to be a list with a value for each stage"),
+        ({"dimensions": 16}, "dimensions is to be a list"),
+        ({"ffn_hidden": None, "multiple_of": 0}, "multiple_of are to be whole numbers above 0"),
+        ({"model": "x"}, "`model` is to be a mapping"),
         ({"head_dims": [3, 4]}, "head_dim 3 does not divide dim 8"),
     ],
 )
@@ -137,3 +142,22 @@ def test_reference_configurations_that_cannot_be_read(change: dict[str, Any], me
 def test_lingua_rounds_the_feed_forward_as_it_does() -> None:
     config = reference_config({**REFERENCE, "ffn_hidden": None, "multiple_of": 16}, "here")
     assert [stage.ffn_dim for stage in config.stages] == [32, 48]
+
+
+def test_weights_of_another_width_are_told_of() -> None:
+    config = reference_config(REFERENCE, "here")
+    state = _reference_state(config)
+    state["trunk.layers.0.attention.wq.weight"] = torch.zeros(7, 3)
+    with pytest.raises(ConfigError, match=r"file: does the configuration belong to it\?"):
+        convert_state(state, config, "file")
+
+
+@pytest.mark.parametrize("content", [b"", b"some text", b"\x80\x02", bytes(range(256))])
+def test_files_that_are_no_weights_are_one_line(tmp_path: Path, content: bytes) -> None:
+    path, params = tmp_path / "weights.pth", tmp_path / "params.json"
+    path.write_bytes(content)
+    params.write_text(json.dumps(REFERENCE))
+    with pytest.raises(AUNetError) as caught:
+        convert_lingua(path, params, tmp_path / "out")
+    assert str(caught.value).startswith(f"{path}: cannot be read as weights: ")
+    assert "\n" not in str(caught.value)

@@ -53,6 +53,8 @@ def test_other_versions_are_named_and_skipped(tmp_path: Path, values: object, wh
         ({"bits_per_byte": {"valid": 1.9}}, "bits_per_byte.valid is not the ratio of its documents"),
         ({"documents": {"other": [[3.0, 1]]}}, "different validation sets"),
         ({"bits_per_byte": {}, "documents": {}}, "at least one validation set"),
+        ({"compute_flops": 0.0}, "compute_flops above 0"),
+        ({"config": {}}, "the sections model, data, train"),
         ({"status": "failed"}, "has a reason"),
         ({"reason": "why"}, "has a reason"),
     ],

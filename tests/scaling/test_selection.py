@@ -65,6 +65,8 @@ def test_sets_are_named_and_unknown_ones_refused() -> None:
     with pytest.raises(AUNetError, match="--valid: no record was scored on 'y'; known: valid, x"):
         valid_set([record(), both], "y")
     with pytest.raises(AUNetError, match="no record is of a complete run"):
+        valid_set([], None)
+    with pytest.raises(AUNetError, match="no record is of a complete run"):
         cells([record(status="failed", reason="nan")])
 
 

@@ -1,6 +1,7 @@
 """Sweeps in real processes: shared, killed, stopped, refused."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -163,6 +164,24 @@ def test_the_rule_of_the_half_ends_runs_where_it_is_asked_for(place: Path) -> No
     assert trials(place) == ["COMPLETE", "PRUNED"]
 
 
+def test_a_record_of_another_run_is_no_result_and_no_point_is_lost(place: Path) -> None:
+    """Nor is one by a record that cannot be read: the same command has its point again when the record is gone."""
+    assert sweep(place, points=1).returncode == 0
+    foreign = sweep(place, "train.out=" + str(place / "other"), "train.bytes=20000", points=1)
+    assert foreign.returncode == 1
+    (line,) = foreign.stderr.splitlines()
+    assert "tiny-000.json: is the record of another run: train.bytes is" in line
+    (place / "records" / "tiny-000.json").write_text('{"version": 1')
+    again = ("train.out=" + str(place / "third"),)
+    broken = sweep(place, *again, points=1)
+    assert broken.returncode == 1
+    assert "not valid JSON" in broken.stderr
+    (place / "records" / "tiny-000.json").unlink()
+    mended = sweep(place, *again, points=1)
+    assert mended.returncode == 0, mended.stderr
+    assert "tiny: 1 point complete, 0 failed" in mended.stdout
+
+
 def search(**more: Any) -> Sweep:
     """A sweep that can be made; keywords replace its settings."""
     values: dict[str, Any] = {
@@ -190,6 +209,9 @@ def search(**more: Any) -> Sweep:
         ({"batch": (0.0, 9.0)}, "--batch: 0 to 9 is no range above 0"),
         ({"study": "a/b"}, "--study: 'a/b' is to be a file name"),
         ({"stale_after": 1}, "--stale-after: 1 seconds are too few"),
+        ({"batch": (512.0, math.inf)}, "--batch: 512 to inf is no range"),
+        ({"family": ""}, "--family: it is empty"),
+        ({"seed": -1}, "--seed: -1 is not from 0 to"),
         ({"config": config(warmup=5000)}, "train.warmup: 5000 steps do not fit"),
     ],
 )
@@ -212,6 +234,12 @@ def test_a_set_without_a_path_is_refused(place: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("aunet: error: --valid: 'valid.jsonl' is not NAME=PATH; write for instance ")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_sets_have_names_of_their_own(place: Path) -> None:
+    result = sweep(place, "--valid", "held-out=other.jsonl")
+    assert result.returncode == 2
+    assert result.stderr == "aunet: error: --valid: two sets have one name; name each of them otherwise\n"
 
 
 def test_a_set_that_is_not_there_is_named_before_anything_trains(place: Path) -> None:

@@ -55,3 +55,10 @@ def test_no_file_and_lines_that_are_cut_off(tmp_path: Path) -> None:
     write(tmp_path, 3, 2.0)
     assert last_step(tmp_path / "metrics.jsonl") == 3
     assert mean_loss(tmp_path / "metrics.jsonl", 10, 20) == pytest.approx(9.0)
+
+
+def test_a_run_that_logged_nothing_before_its_half_is_not_ended(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 100, "train_bits_per_byte": 9.0}) + "\n")
+    rule = HalfwayRule(job(tmp_path), 0.1, lambda: [2.0])
+    assert rule.look() is None
+    assert rule.half is None

@@ -3,9 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aunet.errors import AUNetError
+from aunet.train import checkpoint
+from aunet.train.export import export
 from tests.runs import aunet, done, refused, write_config
 
 FILES = ("config.json", "model.safetensors", "README.md")
@@ -55,3 +59,24 @@ def test_what_is_missing_or_damaged_is_one_line(run: Path, tmp_path: Path) -> No
     assert line.endswith(f"step-12: {shard.name} is damaged (size or checksum differ from manifest.json)")
     assert not (tmp_path / "model").exists()
     assert "the model after step 4" in done("export", tmp_path / "run", *out), "the newest one that is whole"
+
+
+def test_a_checkpoint_that_is_deleted_meanwhile_is_not_missed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on deletes what it does not keep, here while its newest checkpoint is being loaded."""
+    shutil.copytree(run, tmp_path / "run")
+    load, loaded = checkpoint.load_tensors, []
+
+    def deleted_at_first(found: checkpoint.Checkpoint, *more: Any) -> None:
+        if not loaded:
+            shutil.rmtree(found.directory)
+        loaded.append(found.step)
+        load(found, *more)
+
+    monkeypatch.setattr(checkpoint, "load_tensors", deleted_at_first)
+    assert export(str(tmp_path / "run"), None, tmp_path / "model", pytest.fail).step == 8
+    assert loaded == [12, 8]
+    loaded.clear()
+    with pytest.raises(AUNetError, match="step-8: there is no such checkpoint; complete ones: 4"):
+        export(str(tmp_path / "run"), 8, tmp_path / "other", pytest.fail)

@@ -40,6 +40,12 @@ def test_a_trace_names_the_parts_of_a_few_steps(tmp_path: Path) -> None:
     assert not (plain / "profile").exists()
 
 
+def test_blocks_that_are_computed_again_have_one_range(tmp_path: Path) -> None:
+    done("train", write_config(tmp_path, steps=8), "train.profile=true", "train.recompute=[true,true]")
+    found = ranges(tmp_path / "out" / "profile" / "rank-0.json.gz")
+    assert all(found.count(name) == ACTIVE for name in NAMES), found
+
+
 def test_a_run_that_ends_early_leaves_what_there_is(tmp_path: Path) -> None:
     done("train", write_config(tmp_path, steps=4), "train.profile=true")
     assert set(ranges(tmp_path / "out" / "profile" / "rank-0.json.gz")) >= NAMES

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from aunet.errors import AUNetError, ConfigError
+from aunet.evals.bpb import make_validate
 from aunet.presets import load_run
 from aunet.train import checkpoint, run
 from aunet.train.loop import Trainer
@@ -81,6 +83,21 @@ def test_what_is_saved_is_the_moment_at_which_it_began(tmp_path: Path) -> None:
     loaded = {"model.x": torch.zeros(5)}
     checkpoint.load_tensors(found, loaded)
     assert loaded["model.x"].tolist() == [1.0] * 5
+
+
+def test_a_state_has_the_validations_up_to_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although it is written out when later ones have been made."""
+    handed: list[dict[str, Any]] = []
+    begin = Saver.begin
+
+    def kept(saver: Saver, step: int, tensors: Any, state: dict[str, Any], *more: Any) -> None:
+        handed.append(state)
+        begin(saver, step, tensors, state, *more)
+
+    monkeypatch.setattr(Saver, "begin", kept)
+    overrides = ["data.workers=0", "train.valid_every=2", "data.valid_bytes=50"]
+    run.run_training(load_run(str(write_config(tmp_path)), overrides), make_validate, Console(quiet=True))
+    assert [list(state["valid"]) for state in handed] == [[2, 4], [2, 4, 6, 8], [2, 4, 6, 8, 10, 12]]
 
 
 def test_steps_go_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import yaml
 from aunet.errors import AUNetError
 from aunet.language_model import LanguageModel
 from aunet.model.flops import flops_per_byte
-from tests.runs import aunet, here, losses, metrics, write_config
+from tests.runs import aunet, here, losses, metrics, refused, write_config, write_text
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = aunet("train", path)
     assert result.returncode == 0, result.stderr
     return directory
+
+
+@pytest.mark.parametrize("most", ["0", "-1", "nan"])
+def test_a_tokenizer_of_no_text_is_refused_before_it_is_written(tmp_path: Path, most: str) -> None:
+    texts = write_text(tmp_path / "train.jsonl", 3)
+    out = tmp_path / "tokenizer.json"
+    flags = ("--vocab-size", "300", "--max-bytes", most, "--out", out)
+    assert refused("tokenizer", "train", texts, *flags) == f"--max-bytes: {most} is not above 0"
+    assert not out.exists()
 
 
 def test_metrics_count_bytes_and_tokens(work: Path) -> None:

@@ -81,7 +81,10 @@ def sweep(
     from aunet.presets import load_run
     from aunet.scaling.sweep import Sweep, run_sweep
 
-    sets = {name: SourceConfig(path=path, text_field=text_field) for name, path in map(_named, valid)}
+    named = list(map(_named, valid))
+    sets = {name: SourceConfig(path=path, text_field=text_field) for name, path in named}
+    if len(sets) < len(named):
+        raise ConfigError("--valid: two sets have one name; name each of them otherwise")
     search = Sweep(
         config=load_run(config, overrides or []),
         family=family,

@@ -5,6 +5,9 @@ from typing import Any, Self
 
 from aunet.errors import AUNetError
 
+AGAIN = 10
+"""A count is told again when it has grown by this factor."""
+
 
 class Problems:
     """Counts per kind and the first example of each kind.
@@ -47,10 +50,21 @@ class Problems:
 
     def lines(self) -> list[str]:
         """One line per kind, for a log."""
-        return [
-            f"skipped {count} x {kind}" + (f", first {self.first[kind]}" if kind in self.first else "")
-            for kind, count in self.counts.items()
-        ]
+        return [self._line(kind) for kind in self.counts]
+
+    def news(self, told: dict[str, int], last: bool = False) -> list[str]:
+        """Lines of the kinds that are new or ten times as many as was told before, at `last` of all that have grown.
+
+        `told`: the counts that were told, which is brought up to date.
+        """
+        factor = 1 if last else AGAIN
+        new = [kind for kind, count in self.counts.items() if count > factor * told.get(kind, 0)]
+        told |= {kind: self.counts[kind] for kind in new}
+        return [self._line(kind) for kind in new]
+
+    def _line(self, kind: str) -> str:
+        example = f", first {self.first[kind]}" if kind in self.first else ""
+        return f"skipped {self.counts[kind]} x {kind}{example}"
 
     def state_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -46,16 +46,24 @@ def files_documents(
 ) -> Iterator[tuple[str, bytes]]:
     """(file, document) for every document of the files, globs, directories or hf: sources given, in order, for scoring.
 
-    Unlike `documents` a .txt of any size is one document. AUNetError for a path without a single usable document.
+    A file that several paths mean is read once. Unlike `documents` a .txt of any size is one document. AUNetError for a
+    path without a single usable document.
     """
     problems = Problems() if problems is None else problems
+    done: set[str] = set()
     for path in paths:
-        here, found = Problems(), False
+        here, found, own = Problems(), False, set[str]()
         for block in _survey(SourceConfig(path=str(path), text_field=text_field), here).blocks:
+            file = os.path.realpath(block.path)
+            if file in done:  # another path means it too
+                found = True
+                continue
+            own.add(file)
             for document in _whole(block, text_field, here):
                 found = True
                 yield block.path, document
         problems.merge(here)
+        done |= own
         if not found:
             raise nothing_usable(str(path), here)
 
@@ -201,7 +209,15 @@ def find_files(path: str, problems: Problems) -> list[str]:
 
     A file without a known suffix is refused if it is named, counted if a glob or directory holds it.
     """
-    root = Path(path).expanduser()
+    try:
+        return _find(Path(path).expanduser(), path, problems)
+    except OSError as error:
+        raise AUNetError(f"{path}: {error.strerror}") from None
+    except RuntimeError as error:  # no home directory
+        raise AUNetError(f"{path}: {error}") from None
+
+
+def _find(root: Path, path: str, problems: Problems) -> list[str]:
     if root.is_file():
         if format_of(path) is None:
             raise AUNetError(f"{path}: unknown kind of file; known: {', '.join(SUFFIXES)}, hf:NAME")

@@ -18,7 +18,7 @@ LARGEST_FILE = 256 << 20
 LARGEST_COUNT = 1 << 20
 """In a sentence."""
 Key = tuple[str, str]
-"""Task and metric."""
+"""Task and measure."""
 
 _RESULTS = TypeAdapter(list[TaskResult])
 
@@ -33,7 +33,7 @@ class ModelResults:
 
 @dataclass(frozen=True)
 class Row:
-    """A metric of a task, by model; None where a model has not been asked."""
+    """A measure of a task, by model; None where a model has not been asked."""
 
     task: str
     metric: str
@@ -93,7 +93,7 @@ def _counts(model: ModelResults, result: TaskResult) -> list[flores.Counts]:
     parts = result.settings.get("tasks", [result.task])
     if not isinstance(parts, list | tuple):
         return []
-    found = [model.results.get((str(part), result.metric)) for part in parts]
+    found = [model.results.get((str(part), result.measure)) for part in parts]
     counts = [one.counts for one in found if one and one.counts and one.n == result.n]
     return list(counts) if len(counts) == len(parts) else []
 
@@ -120,7 +120,7 @@ def _read(path: Path) -> dict[Key, TaskResult]:
             raise AUNetError(f"{path}: the scores of {result.task} are not finite")
         if result.counts and not _sound(result):
             raise AUNetError(f"{path}: the counts of {result.task} are not those of {result.metric}")
-    return {(result.task, result.metric): result for result in found}
+    return {(result.task, result.measure): result for result in found}
 
 
 def _sound(result: TaskResult) -> bool:

@@ -183,14 +183,16 @@ def _by_characters(task: Any, samples: Samples) -> list[float] | None:
 def _group_results(
     name: str, results: Sequence[TaskResult], members: int, options: TaskOptions
 ) -> Iterator[TaskResult]:
-    """The mean over the examples of all tasks of a group, for the metrics that all of them have."""
-    for metric in dict.fromkeys(one.metric for one in results):
-        of = [one for one in results if one.metric == metric]
+    """The mean over the examples of all tasks of a group, for the measures that all of them have."""
+    for measure in dict.fromkeys(one.measure for one in results):
+        of = [one for one in results if one.measure == measure]
         if len(of) != members or not all(one.examples for one in of):
             continue
         examples = tuple(score for one in of for score in one.examples)
         settings = {**of[0].settings, "tasks": [one.task for one in of]}
-        yield _result(name, metric, statistics.mean(examples, options.seed), len(examples), options, settings, examples)
+        yield _result(
+            name, of[0].metric, statistics.mean(examples, options.seed), len(examples), options, settings, examples
+        )
 
 
 def _result(

@@ -31,6 +31,8 @@ class TaskOptions:
             raise ConfigError(f"--limit: {self.limit} is not at least 1")
         if self.fewshot is not None and self.fewshot < 0:
             raise ConfigError(f"--fewshot: {self.fewshot} is negative")
+        if not 0 <= self.seed < 1 << 32:
+            raise ConfigError(f"--seed: {self.seed} is not from 0 to {(1 << 32) - 1}")
         if self.data_dir is not None and not self.data_dir.is_dir():
             raise ConfigError(f"--data-dir: {self.data_dir} is not a directory; name the one that holds the data sets")
 

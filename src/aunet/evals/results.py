@@ -27,6 +27,11 @@ class TaskResult:
     counts: tuple[tuple[int, ...], ...] = ()
     """Of each example what a score of all together, such as BLEU, is made of when it is summed; else empty."""
 
+    @property
+    def measure(self) -> str:
+        """The metric, and how the answer was taken from what was written where a task does so in several ways."""
+        return f"{self.metric} ({self.settings['filter']})" if "filter" in self.settings else self.metric
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return {

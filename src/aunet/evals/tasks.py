@@ -85,7 +85,6 @@ def table(results: Sequence[TaskResult]) -> Table:
         view.add_column(column, justify="right")
     for one in results:
         bounds = "" if one.low == one.high else f"{one.low:.4f} to {one.high:.4f}"
-        kind = f" ({one.settings['filter']})" if "filter" in one.settings else ""
         shots = str(one.settings.get("fewshot", ""))
-        view.add_row(escape(one.task), escape(one.metric + kind), f"{one.value:.4f}", bounds, f"{one.n:,}", shots)
+        view.add_row(escape(one.task), escape(one.measure), f"{one.value:.4f}", bounds, f"{one.n:,}", shots)
     return view

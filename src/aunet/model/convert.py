@@ -5,13 +5,11 @@ our order. Its separate maps for queries, keys and values, and for gate and up, 
 linear, so gradients convert as weights do.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -52,13 +50,15 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix != ".pth":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # of a file that is something else: whatever its first bytes make of torch's reader
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise AUNetError(
             f"{path}: cannot be read as {'weights' if path.suffix == '.pth' else 'safetensors'}: {reason}"
         ) from None
     state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise AUNetError(f"{path}: expected a mapping of names to tensors, bare or under 'model'")
     return state
 
@@ -66,10 +66,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 def reference_config(values: Mapping[str, Any], origin: str) -> AUNetConfig:
     """Our configuration of a reference model, from its parallel lists."""
     values = values.get("model", values.get("config", values))
-    try:
-        dims, layers, head_dims = values["dimensions"], values["layers"], values["head_dims"]
-    except KeyError as error:
-        raise ConfigError(f"{origin}: the key {error} of a reference configuration is missing") from None
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{origin}: `model` is to be a mapping with dimensions, layers and head_dims")
+    dims = _of_stages(values, "dimensions", None, origin)
+    layers, head_dims = (_of_stages(values, key, len(dims), origin) for key in ("layers", "head_dims"))
     pooling = str(values.get("pooling_type", "simple_indexed_matmul"))
     if pooling not in REFERENCE_UPSAMPLINGS:
         known = ", ".join(REFERENCE_UPSAMPLINGS)
@@ -80,9 +80,11 @@ def reference_config(values: Mapping[str, Any], origin: str) -> AUNetConfig:
         raise ConfigError(
             f"{origin}: splitting strategy {'+'.join(strategy)!r} is not supported; supported are {known}"
         )
-    windows = values.get("sliding_windows") or [None] * len(dims)
-    hidden = values.get("ffn_hidden") or [_lingua_ffn(dim, values) for dim in dims]
-    kv_heads = values.get("n_kv_heads") or [0] * len(dims)
+    windows, hidden, kv_heads = (
+        _of_stages(values, key, len(dims), origin) if values.get(key) else [None] * len(dims)
+        for key in ("sliding_windows", "ffn_hidden", "n_kv_heads")
+    )
+    hidden = [given or _lingua_ffn(dim, values, origin) for given, dim in zip(hidden, dims, strict=True)]
     stages = [
         {"dim": d, "layers": n, "head_dim": k, "window": w, "ffn_dim": f, "kv_heads": g or 0}
         for d, n, k, w, f, g in zip(dims, layers, head_dims, windows, hidden, kv_heads, strict=True)
@@ -99,14 +101,26 @@ def reference_config(values: Mapping[str, Any], origin: str) -> AUNetConfig:
     return validate(AUNetConfig, ours, origin)
 
 
+def _of_stages(values: Mapping[str, Any], key: str, count: int | None, origin: str) -> list[Any]:
+    """One of the parallel lists, with a value for each of `count` stages."""
+    if key not in values:
+        raise ConfigError(f"{origin}: the key {key!r} of a reference configuration is missing")
+    found = values[key]
+    if not isinstance(found, list) or not found or count not in (None, len(found)):
+        raise ConfigError(f"{origin}: {key} is to be a list with a value for each stage (given: {found!r})")
+    return found
+
+
 def _strategy(values: Mapping[str, Any]) -> list[str]:
     given = values.get("strategy") or {}
     return list(given) if isinstance(given, Mapping | list) else str(given).split("+")
 
 
-def _lingua_ffn(dim: int, values: Mapping[str, Any]) -> int:
+def _lingua_ffn(dim: Any, values: Mapping[str, Any], origin: str) -> int:
     """Lingua's width of SwiGLU: 8/3 of the width, rounded up to `multiple_of`."""
-    multiple = int(values.get("multiple_of", 256))
+    multiple = values.get("multiple_of", 256)
+    if not isinstance(dim, int) or not isinstance(multiple, int) or multiple < 1:
+        raise ConfigError(f"{origin}: dimensions and multiple_of are to be whole numbers above 0")
     hidden = int(2 * (4 * dim) / 3)
     return multiple * ((hidden + multiple - 1) // multiple)
 
@@ -128,6 +142,9 @@ def convert_state(state: Mapping[str, Tensor], config: AUNetConfig, origin: str)
         _blocks(ours, "trunk.blocks", rest, "trunk", config.stages[-1], config.stages[-1].layers)
     except KeyError as error:
         raise ConfigError(f"{origin}: the tensor {error} is missing; does the configuration belong to it?") from None
+    except RuntimeError as error:  # shapes that cannot be put in our order
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{origin}: does the configuration belong to it? ({reason})") from None
     if rest:
         raise ConfigError(f"{origin}: {len(rest)} tensors are not known, the first is {min(rest)!r}")
     return {name: tensor.contiguous() for name, tensor in ours.items()}

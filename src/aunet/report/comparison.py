@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from aunet.errors import AUNetError
 from aunet.evals.compare import ModelResults, Row, by_benchmark, compare
 from aunet.evals.statistics import SAMPLES, Interval
 from aunet.files import make_directory, replacing
@@ -50,6 +51,8 @@ def write_comparison(models: Sequence[ModelResults], out: Path) -> list[Path]:
 def draw(models: Sequence[ModelResults]) -> str:
     """Scores with their intervals, a panel for each metric of each benchmark, as SVG."""
     groups = list(by_benchmark(compare(models)))
+    if not groups:
+        raise AUNetError("compare: no file has a result")
     heights = [PANEL + ROW * len(rows) for _, _, rows in groups]
     with styled() as Figure:
         figure = Figure(figsize=(7.4, sum(heights) + 0.5), layout="constrained")

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from rich.console import Console
 
 from aunet.errors import AUNetError, ConfigError
-from aunet.scaling.run import Job, record_run, write_unfinished
+from aunet.scaling.run import Job, existing_record, record_run, write_unfinished
 from aunet.train.runtime import Stop
 
 WATCH_SECONDS = 0.5
+REFUSED, MISUSED = 1, 2
+"""Exit codes of a child that says why it cannot make the run."""
 
 Watch = Callable[[], str | None]
 """Looks at the run now and then; a reason ends it."""
@@ -26,8 +28,11 @@ Watch = Callable[[], str | None]
 def run_in_child(job: Job, stop: Stop, watch: Watch) -> int:
     """Make a run in a new process; 0 when its record is there, the exit code of a run that was stopped or never began.
 
-    A child that is killed, and one that `watch` ends, leaves a record that says so.
+    A child that is killed, and one that `watch` ends, leaves a record that says so. AUNetError where the record is
+    there and belongs to another run.
     """
+    if existing_record(job):
+        return 0
     command = [sys.executable, "-m", "aunet.scaling.child"]
     # A session of its own: Ctrl-C reaches the parent only, which passes one signal on.
     child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
@@ -45,7 +50,7 @@ def run_in_child(job: Job, stop: Stop, watch: Watch) -> int:
         code = child.wait()
     finally:
         child.stdin.close()
-    if job.record.exists():
+    if code not in (REFUSED, MISUSED) and job.record.exists():
         return 0
     if stop.requested:
         return stop.exit_code
@@ -80,7 +85,7 @@ def main() -> None:
         code = record_run(Job.model_validate_json(line), Console())
     except AUNetError as error:
         print(f"aunet: error: {error}", file=sys.stderr)
-        code = 2 if isinstance(error, ConfigError) else 1
+        code = MISUSED if isinstance(error, ConfigError) else REFUSED
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

@@ -28,7 +28,7 @@ def ratio(
     """
     (our_bits_N, our_bytes_N), (their_bits_N, their_bytes_N) = _columns(ours), _columns(theirs)
     if not np.array_equal(our_bytes_N, their_bytes_N):
-        raise AUNetError("a paired ratio needs two models that were scored on the same documents; use ratio_unpaired")
+        raise AUNetError("a paired ratio needs two models that were scored on the same documents")
     # The bytes are the same in every sample and cancel out.
     return ratio_of_sums(our_bits_N, their_bits_N, seed, samples)
 

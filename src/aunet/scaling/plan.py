@@ -71,7 +71,12 @@ class ScalePlan:
         return {
             "model": self.model.model_dump(mode="json"),
             "data": {"seq_len": self.seq_len},
-            "train": {"steps": self.steps, "batch_bytes": self.batch, "lr": float(f"{self.lr:.4g}")},
+            "train": {
+                # Not the steps: a search over batches must read as much with each.
+                "bytes": self.bytes / self.bytes_per_token,
+                "batch_bytes": self.batch,
+                "lr": float(f"{self.lr:.4g}"),
+            },
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ NOT_THE_SETTING = {
 }
 """Keys that change where and how a run goes on, and not what it finds."""
 
+SECTIONS = ("model", "data", "train")
 DocumentScore = tuple[float, int]
 """Bits, the end included, and bytes of one document."""
 
@@ -62,7 +63,7 @@ class Record(Strict):
     lr: float = Field(gt=0)
     batch: int = Field(gt=0, description="units per step at most: whole rows")
     batch_bytes: float = Field(ge=0, description="bytes per step, measured")
-    gamma: float = Field(description="data-to-model ratio of the plan, in Llama 3 tokens")
+    gamma: float = Field(description="data-to-model ratio by paper FLOPs, in Llama 3 tokens or the model's own")
     config: dict[str, Any]
     data_hash: dict[str, str] = Field(description="of the text (`train`), the tokenizer if any, the validation sets")
     code: Code
@@ -76,6 +77,10 @@ class Record(Strict):
             raise ValueError("a run that is not complete has a reason, a complete one has none")
         if self.status == "complete" and not self.bits_per_byte:
             raise ValueError("a complete run has bits per byte of at least one validation set")
+        if self.status == "complete" and not self.compute_flops:
+            raise ValueError("a complete run has compute_flops above 0")
+        if not all(isinstance(self.config.get(section), dict) for section in SECTIONS):
+            raise ValueError(f"config has the sections {', '.join(SECTIONS)}")
         if list(self.documents) != list(self.bits_per_byte):
             raise ValueError("bits_per_byte and documents name different validation sets")
         for name, documents in self.documents.items():

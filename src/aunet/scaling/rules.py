@@ -32,7 +32,10 @@ class HalfwayRule:
         """Why to end the run now, or None."""
         if self._above is None or self.half is not None or last_step(self._path) < self._steps / 2:
             return None
-        self.half = mean_loss(self._path, (0.5 - WINDOW) * self._steps, 0.5 * self._steps)
+        half = mean_loss(self._path, (0.5 - WINDOW) * self._steps, 0.5 * self._steps)
+        if math.isnan(half):  # nothing was logged before the half
+            return None
+        self.half = half
         best = min(self._others(), default=math.inf)
         if self.half - best <= self._above:
             return None

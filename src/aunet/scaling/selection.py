@@ -141,8 +141,10 @@ def valid_set(records: Sequence[Record], name: str | None) -> str:
     known = valid_sets(records)
     if name is None and known:
         return known[0]
+    if not known:
+        raise AUNetError("no record is of a complete run, so there is nothing to compare")
     if name not in known:
-        raise AUNetError(f"--valid: no record was scored on {name!r}; known: {', '.join(known) or 'none'}")
+        raise AUNetError(f"--valid: no record was scored on {name!r}; known: {', '.join(known)}")
     return name
 
 

@@ -7,6 +7,7 @@ by whoever sees it first; the run goes on from its checkpoint where that is at h
 """
 
 import json
+import math
 import re
 import time
 import warnings
@@ -61,8 +62,12 @@ class Sweep:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.study):
             raise ConfigError(f"--study: {self.study!r} is to be a file name of letters, digits, . _ and -")
         for name, (low, high) in (("lr", self.lr), ("batch", self.batch)):
-            if not 0 < low <= high:
+            if not 0 < low <= high < math.inf:
                 raise ConfigError(f"--{name}: {low:g} to {high:g} is no range above 0; give the lower end first")
+        if not self.family:
+            raise ConfigError("--family: it is empty; say what the records are compared as")
+        if not 0 <= self.seed < 1 << 32:
+            raise ConfigError(f"--seed: {self.seed} is not from 0 to {(1 << 32) - 1}")
         if self.points < 1:
             raise ConfigError(f"--points: {self.points} is not at least 1")
         if self.stale_after < 4:
@@ -124,6 +129,8 @@ class _Worker:
         self.optuna = optuna()
         self.retry = self.optuna.storages.RetryHeartbeatStaleTrialCallback()
         url = sweep.storage or f"{SQLITE}{Path(sweep.config.train.out).resolve() / 'sweep.db'}"
+        self.taken = -1
+        """Number of the trial that was taken last."""
         self.study = open_study(url, sweep.study, sweep.identity(), sweep.stale_after, self.retry)
 
     def work(self) -> int:
@@ -132,11 +139,13 @@ class _Worker:
             if self._open_trials():
                 try:
                     self.study.optimize(self._objective, n_trials=1, catch=(RunFailed,))
-                except _Interrupted as error:
-                    self.retry(self.study, self.study.trials[error.number])
-                    return error.code
                 except self.optuna.exceptions.UpdateFinishedTrialError:
                     pass  # this worker had fallen silent, and another one has taken the point; the record stands
+                except Exception as error:  # whatever it is, the point is put up again
+                    self.retry(self.study, self.study.trials[self.taken])
+                    if isinstance(error, _Interrupted):
+                        return error.code
+                    raise
                 silent_since = time.monotonic()
                 continue
             running = self._count("RUNNING")
@@ -153,6 +162,7 @@ class _Worker:
         return self._end()
 
     def _objective(self, trial: Any) -> float:
+        self.taken = trial.number
         index = self._index(trial.number)
         point = sobol_point(self.sweep.lr, self.sweep.batch, self.sweep.seed, index)
         given = point._asdict()
@@ -169,7 +179,7 @@ class _Worker:
         if rule.half is not None:
             trial.report(rule.half, 50)
         if code:
-            raise _Interrupted(trial.number, code)
+            raise _Interrupted(code)
         return self._value(trial, index, read_record(job.record))
 
     def _value(self, trial: Any, index: int, record: Record) -> float:
@@ -237,9 +247,9 @@ class _Worker:
 class _Interrupted(Exception):
     """A run ended without a record: it was stopped, or it cannot begin."""
 
-    def __init__(self, number: int, code: int) -> None:
-        super().__init__(number, code)
-        self.number, self.code = number, code
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 def _points(count: int) -> str:

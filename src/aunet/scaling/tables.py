@@ -99,7 +99,13 @@ def _has(setting: Setting, valid: str) -> bool:
 def _ratio(ours: Setting, theirs: Setting | None, valid: str, same: bool) -> str:
     if theirs is None:
         return ""
-    return "1" if same else interval(ratio(ours.documents(valid), theirs.documents(valid)), 3)
+    if same:
+        return "1"
+    try:
+        return interval(ratio(ours.documents(valid), theirs.documents(valid)), 3)
+    except AUNetError as error:
+        names = f"{ours.first.name} and {theirs.first.name} on {valid}"
+        raise AUNetError(f"{names}: {error}; give one of the sets another name") from None
 
 
 def _seeds(setting: Setting, valid: str) -> str:

@@ -7,6 +7,7 @@ Every rank writes its part of the tensors and the first one the rest; any number
 
 import hashlib
 import json
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -207,7 +208,11 @@ def _write_tensors(directory: Path, tensors: Mapping[str, Tensor], ranks: Ranks)
 
 
 def _without_warning() -> None:
-    """One process is not a mistake. A filter for good: those of `catch_warnings` belong to all threads at once."""
+    """One process is not a mistake. A filter for good: those of `catch_warnings` belong to all threads at once.
+
+    What cannot be read is an error of one line here, which DCP precedes by a traceback in its log.
+    """
+    logging.getLogger(dcp_load.__module__).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
 

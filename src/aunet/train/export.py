@@ -16,6 +16,8 @@ from aunet.train.checkpoint import Checkpoint
 from aunet.train.metrics import FILE, read
 from aunet.train.storage import Storage, storage_at
 
+TRIES = 3
+"""How often a checkpoint is looked for: a run that goes on deletes those before its newest."""
 VALID = "valid_bits_per_byte"
 
 
@@ -40,12 +42,19 @@ def export(place: str, step: int | None, out: Path | None, warn: Callable[[str],
         storage, named, run = _found(place, Path(scratch))
         if None not in (step, named) and step != named:
             raise AUNetError(f"--step {step}: {place} is the checkpoint of step {named}; leave one of them out")
-        source = _checkpoint(storage, step if named is None else named, warn)
-        target = out or Path(f"model-step-{source.step}")
-        if (target / CONFIG).exists():
-            raise AUNetError(f"--out: {target} has a model already; name another directory")
+        for last in (False,) * (TRIES - 1) + (True,):
+            source = _checkpoint(storage, step if named is None else named, warn)
+            target = out or Path(f"model-step-{source.step}")
+            if (target / CONFIG).exists():
+                raise AUNetError(f"--out: {target} has a model already; name another directory")
+            try:
+                model = _model(source, Path(scratch))
+                break
+            except AUNetError:
+                if last or source.step in checkpoint.complete_steps(storage):
+                    raise
         try:
-            save_model(_model(source, Path(scratch)), target, _facts(source, run))
+            save_model(model, target, _facts(source, run))
         except OSError as error:
             raise AUNetError(f"--out: {target} cannot be written ({error.strerror}); name another directory") from None
     return Exported(str(source), source.step, target)
@@ -81,12 +90,13 @@ def _found(place: str, scratch: Path) -> tuple[Storage, int | None, Path | None]
 
 def _checkpoint(storage: Storage, step: int | None, warn: Callable[[str], None]) -> Checkpoint:
     if step is None:
-        newest = checkpoint.newest(storage, warn)
-        if newest is None:
-            raise AUNetError(
-                f"{storage}: no complete checkpoint there; name a training run, or where its checkpoints are"
-            )
-        return newest
+        for _ in range(TRIES):
+            before = set(storage.steps())
+            if newest := checkpoint.newest(storage, warn):
+                return newest
+            if set(storage.steps()) == before:
+                break
+        raise AUNetError(f"{storage}: no complete checkpoint there; name a training run, or where its checkpoints are")
     if step not in storage.steps():
         there = ", ".join(map(str, checkpoint.complete_steps(storage))) or "none"
         raise AUNetError(f"{storage.name(step)}: there is no such checkpoint; complete ones: {there}")

@@ -162,7 +162,7 @@ class Trainer:
             compile_blocks(self.model, self.device)
         if metrics:
             self.scores |= metrics.scores()
-        told = 0
+        told: dict[str, int] = {}
         _, skipped = self._check_health()
         due = False
         while self.step < self.plan.steps and not stop.agreed(self.ranks):
@@ -182,10 +182,8 @@ class Trainer:
                 if metrics:
                     metrics.write(self.step, _finite(line))
                 progress.update(self.step, line["train_bits_per_byte"], line["bytes_per_second"])
-            problems = self.loader.problems.lines()
-            for text in (*problems[told:], *self.loader.take_restarts()):
+            for text in (*self.loader.problems.news(told), *self.loader.take_restarts()):
                 progress.say(text)
-            told = len(problems)
             if validate and settings.valid_every and self.step % settings.valid_every == 0:
                 model = self._whole()
                 if model and metrics:
@@ -196,6 +194,8 @@ class Trainer:
             if due and self._check_health()[0]:
                 self.save(saver)
                 due = False
+        for text in self.loader.problems.news(told, last=True):
+            progress.say(text)
         stopped = self.step < self.plan.steps
         self._check_health(last=not stopped)
         self.save(saver)
@@ -313,7 +313,7 @@ class Trainer:
             "bytes": self.bytes,
             "useful_flops": self.useful_flops,
             "seconds": self.seconds,
-            "valid": self.scores,
+            "valid": dict(self.scores),  # a copy: it is written beside the next steps and their validations
             "loader": self.loader.state_dict(),
             "guard": self.guard.state_dict(),
         }

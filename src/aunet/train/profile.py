@@ -97,15 +97,22 @@ def _name_parts(model: AUNet) -> list[Any]:
     return [hook for span in spans for hook in _range(*span)]
 
 
+def _in_backward() -> bool:
+    """Where blocks are computed again, up to what gradients need: their hooks then come in another order, or never."""
+    return torch._C._current_graph_task_id() != -1  # as torch.utils.module_tracker tells
+
+
 def _range(name: str, first: nn.Module, last: nn.Module) -> list[Any]:
     opened: list[Any] = []
 
     def enter(*_: Any) -> None:
+        if _in_backward():
+            return
         opened.append(record_function(name))
         opened[-1].__enter__()
 
     def leave(*_: Any) -> None:
-        if opened:
+        if opened and not _in_backward():
             opened.pop().__exit__(None, None, None)
 
     # Blocks may be compiled, with their hooks; a range has no place in what is compiled.

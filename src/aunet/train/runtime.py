@@ -34,6 +34,8 @@ def prepare_device(config: TrainConfig, ranks: Ranks = ALONE) -> torch.device:
         name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it has no memory")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise ConfigError(f"train.device: {name!r} is not available here; use cpu or auto") from None
