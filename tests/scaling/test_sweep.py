@@ -17,10 +17,11 @@ import pytest
 from aunet.config import SourceConfig
 from aunet.errors import ConfigError
 from aunet.scaling.points import Point
-from aunet.scaling.records import Record, read_records
+from aunet.scaling.records import Record, read_records, write_record
 from aunet.scaling.sweep import Sweep
-from tests.runs import aunet, start, write_config
+from tests.runs import aunet, here, start, write_config
 from tests.scaling.made_records import config
+from tests.scaling.made_records import record as made_record
 
 LONGER = "train.bytes=96000"
 """So that a run does not end before the signal comes."""
@@ -166,17 +167,18 @@ def test_the_rule_of_the_half_ends_runs_where_it_is_asked_for(place: Path) -> No
 
 def test_a_record_of_another_run_is_no_result_and_no_point_is_lost(place: Path) -> None:
     """Nor is one by a record that cannot be read: the same command has its point again when the record is gone."""
-    assert sweep(place, points=1).returncode == 0
-    foreign = sweep(place, "train.out=" + str(place / "other"), "train.bytes=20000", points=1)
+    again = ("train.out=" + str(place / "other"),)
+    record = place / "records" / "tiny-000.json"
+    write_record(record, made_record(family="tiny"))
+    foreign = here(*command(place, *again, points=1))
     assert foreign.returncode == 1
     (line,) = foreign.stderr.splitlines()
-    assert "tiny-000.json: is the record of another run: train.bytes is" in line
-    (place / "records" / "tiny-000.json").write_text('{"version": 1')
-    again = ("train.out=" + str(place / "third"),)
-    broken = sweep(place, *again, points=1)
+    assert "tiny-000.json: is the record of another run: " in line
+    record.write_text('{"version": 1')
+    broken = here(*command(place, *again, points=1))
     assert broken.returncode == 1
     assert "not valid JSON" in broken.stderr
-    (place / "records" / "tiny-000.json").unlink()
+    record.unlink()
     mended = sweep(place, *again, points=1)
     assert mended.returncode == 0, mended.stderr
     assert "tiny: 1 point complete, 0 failed" in mended.stdout
