@@ -253,6 +253,7 @@ def test_known_ngrams_need_a_row() -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
+        ("model", "offsets", 10**12),
         ("train", "seed", 10**23),
         ("train", "seed", -1),
         ("train", "steps", 10**400),
@@ -262,6 +263,7 @@ def test_known_ngrams_need_a_row() -> None:
     ],
 )
 def test_numbers_that_no_machine_can_hold_are_refused(section: str, key: str, value: float) -> None:
-    values = {"model": {"stages": [STAGE]}, section: {key: value}}
+    values: dict[str, Any] = {"model": {"stages": [STAGE]}}
+    values[section] = values.get(section, {}) | {key: value}
     with pytest.raises(ConfigError, match=rf"run: {section}\.{key}: input should be (less|greater) than"):
         validate(RunConfig, values, "run")

@@ -38,7 +38,7 @@ class LookupConfig(Strict):
     """
 
     ngrams: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="lengths in units of the stage")
-    buckets: int = Field(gt=0, description="rows of each table")
+    buckets: int = Field(gt=0, le=1 << 36, description="rows of each table")
     known: bool = Field(
         default=False, description="rows belong to the most frequent n-grams, and the rest adds nothing"
     )
@@ -59,16 +59,18 @@ class StageConfig(Strict):
     `layers_up`.
     """
 
-    dim: int = Field(gt=0)
-    layers: int = Field(ge=0)
-    layers_up: int | None = Field(default=None, ge=0, description="blocks on the way up; not given: `layers`")
+    dim: int = Field(gt=0, le=1 << 18)
+    layers: int = Field(ge=0, le=4096)
+    layers_up: int | None = Field(default=None, ge=0, le=4096, description="blocks on the way up; not given: `layers`")
     mixer: Literal["attention", "mamba2"] = Field(default="attention", description="what mixes positions")
     head_dim: int = Field(gt=0)
-    ffn_dim: int = Field(default=0, ge=0, description="hidden width of SwiGLU; 0: Llama's rule")
+    ffn_dim: int = Field(default=0, ge=0, le=1 << 20, description="hidden width of SwiGLU; 0: Llama's rule")
     window: int | None = Field(default=None, gt=0, description="a query sees at most this many keys, itself included")
     kv_heads: int = Field(default=0, ge=0, description="key/value heads; 0: as many as query heads")
     qk_norm: bool = Field(default=False, description="RMSNorm of every query and key before it is turned")
-    state_dim: int = Field(default=0, ge=0, description="numbers that a channel of Mamba-2 remembers; 0: 128")
+    state_dim: int = Field(
+        default=0, ge=0, le=1 << 16, description="numbers that a channel of Mamba-2 remembers; 0: 128"
+    )
     contraction: float = Field(default=0.0, ge=0, description="bytes per unit; 0: the paper's for words, W for fixed-W")
     lookup: LookupConfig | None = Field(default=None, description="hashed n-grams of units, added at the entrance")
 
@@ -106,14 +108,14 @@ class StageConfig(Strict):
 class AUNetConfig(Strict):
     """The architecture. Stages run from bytes to the deepest; one stage is a plain byte Transformer."""
 
-    vocab_size: int = Field(default=VOCAB_SIZE, gt=1)
+    vocab_size: int = Field(default=VOCAB_SIZE, gt=1, le=1 << 24)
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     splitter: str = Field(default="", description="splitting rule with one level less than stages; '' for one stage")
     tokenizer: str = Field(default="", description="a tokenizer.json, for one stage over its tokens; '' reads bytes")
     tied: bool = Field(default=False, description="the head shares the weights of the embedding")
     pooling: Literal["select"] = "select"
     upsampling: Literal["multilinear", "repeat", "simple"] = "multilinear"
-    offsets: int = Field(default=16, gt=0, description="position maps P; an offset counts modulo P")
+    offsets: int = Field(default=16, gt=0, le=1 << 12, description="position maps P; an offset counts modulo P")
     rope_theta: float = Field(default=5e5, gt=0)
     norm_eps: float = Field(default=1e-5, gt=0)
 

@@ -63,19 +63,9 @@ def load_model(directory: Path, device: str | torch.device = "cpu") -> AUNet:
 
     Weights in several number formats all get that of the embedding: the operations between them need one.
     """
-    model = _network(directory)
+    model = AUNet.on_meta(load_config(directory))
     model.load_state_dict(dict(stored_weights(directory, model, device)), assign=True)
     return model.to(model.embedding.weight.dtype)
-
-
-def _network(directory: Path) -> AUNet:
-    """The network of a model directory, without weights."""
-    config = load_config(directory)
-    try:
-        return AUNet.on_meta(config)
-    except (RuntimeError, TypeError) as error:  # torch, of sizes beyond its integers
-        reason = " ".join(str(error).split())[:120]
-        raise AUNetError(f"{directory / CONFIG}: there is no network of these sizes ({reason})") from None
 
 
 def stored_weights(directory: Path, model: AUNet, device: str | torch.device = "cpu") -> Iterator[tuple[str, Tensor]]:
