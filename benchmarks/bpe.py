@@ -143,15 +143,16 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
                 batch,
                 batch * len(held_out) / size,
             ),
-            **{
-                name: System(call, batch * size / tokens, batch * len(held_out) / tokens)
-                for name, call in {
-                    "bpe": partial(
-                        write_in_generate, token_model, tokenizer, [prompt for prompt, _ in texts_B], new_tokens
-                    ),
-                    "bpe_kernels": partial(write, token_session, as_tokens(tokenizer, texts_B, new_tokens)),
-                }.items()
-            },
+            "bpe": System(
+                partial(write_in_generate, token_model, tokenizer, [prompt for prompt, _ in texts_B], new_tokens),
+                batch * size / tokens,
+                batch * len(held_out) / tokens,
+            ),
+            "bpe_kernels": System(
+                partial(write, token_session, as_tokens(tokenizer, texts_B, new_tokens)),
+                batch * size / tokens,
+                batch * len(held_out) / tokens,
+            ),
         }
         results.append({"batch": batch, "tokens": new_tokens, **measure(systems, arguments.repeats, deadline)})
     return {
@@ -378,6 +379,14 @@ class Rates:
 
 RATIOS = {"ratio": "bpe", "ratio_kernels": "bpe_kernels"}
 """AU-Net over another system, turn by turn."""
+NAMES = {
+    "aunet": "AU-Net",
+    "bpe": "BPE, `generate`",
+    "bpe_kernels": "BPE, our kernels",
+    "ratio": "AU-Net / BPE, `generate`",
+    "ratio_kernels": "AU-Net / BPE, our kernels",
+}
+"""Of the rows of the table."""
 MEASURES = [field.name for field in fields(Rates)]
 
 
@@ -468,15 +477,6 @@ def as_markdown(report: dict[str, Any]) -> str:
             cells = [_cell(result[key][measure], scale, form, unit) for measure, (scale, unit) in scales.items()]
             lines.append(f"| {result['batch']} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-NAMES = {
-    "aunet": "AU-Net",
-    "bpe": "BPE, `generate`",
-    "bpe_kernels": "BPE, our kernels",
-    "ratio": "AU-Net / BPE, `generate`",
-    "ratio_kernels": "AU-Net / BPE, our kernels",
-}
 
 
 def _size(system: dict[str, Any]) -> str:

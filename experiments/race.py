@@ -18,6 +18,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -30,7 +31,7 @@ from aunet.scaling.child import run_in_child
 from aunet.scaling.families import FAMILIES
 from aunet.scaling.plan import PAPER_LAWS, Law, ScalePlan, fitted_laws, make_scale_plan, row_length
 from aunet.scaling.records import Record, read_record
-from aunet.scaling.run import Job
+from aunet.scaling.run import Job, validation_sets
 from aunet.scaling.sweep import Sweep, run_sweep
 from aunet.scaling.text import NOVEL_CONTRACTION, measured
 from aunet.tokenizer import train_file
@@ -69,10 +70,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "tune" and arguments.label != RACE:
         parser.error(f"--label: settings are tuned in {RACE} alone, for every text; leave it out")
-    if any("" in one.split("=", 1) or "=" not in one for one in arguments.valid):
-        parser.error("--valid: write NAME=FILE, such as novels-en=novels-en/valid.jsonl.zst")
     console = Console()
-    valid = {name: SourceConfig(path=path) for name, _, path in (one.partition("=") for one in arguments.valid)}
+    valid = validation_sets(arguments.valid)
     for name in arguments.systems:
         system = SYSTEMS[name]
         plan = plan_of(system, arguments.compute, arguments.train, RUNS / arguments.label, console)
@@ -203,18 +202,19 @@ class Tuned:
 def begun(record: Path, out: Path) -> Tuned | None:
     """What a run took that is over or was interrupted, whatever has been tuned since; None where there is none."""
     if record.exists():
-        train = read_record(record).config["train"]
-    elif (out / RUN).exists():
-        train = json.loads((out / RUN).read_text())["train"]
-    else:
-        return None
-    return Tuned(train["lr"], train["batch_bytes"], "as it began")
+        return _of(read_record(record).config)
+    path = out / RUN
+    return _of(json.loads(path.read_text())) if path.exists() else None
 
 
 def repeated(record: Path, seed: int) -> Tuned | None:
     """What another seed of the same run took, so that they differ in nothing else; None where there is none."""
     others = sorted(record.parent.glob(f"{record.stem.removesuffix(str(seed))}*.json"))
-    return begun(others[0], Path()) if others else None
+    return _of(read_record(others[0]).config) if others else None
+
+
+def _of(config: Mapping[str, Any]) -> Tuned:
+    return Tuned(config["train"]["lr"], config["train"]["batch_bytes"], "as it began")
 
 
 def tuned(system: System, compute: float) -> Tuned:

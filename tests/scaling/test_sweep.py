@@ -241,7 +241,7 @@ def test_a_set_without_a_path_is_refused(place: Path) -> None:
 def test_sets_have_names_of_their_own(place: Path) -> None:
     result = sweep(place, "--valid", "held-out=other.jsonl")
     assert result.returncode == 2
-    assert result.stderr == "aunet: error: --valid: two sets have one name; name each of them otherwise\n"
+    assert result.stderr == "aunet: error: --valid: two sets have the name held-out; name each of them otherwise\n"
 
 
 def test_a_set_that_is_not_there_is_named_before_anything_trains(place: Path) -> None:

@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from aunet.cli.options import JsonOption
-from aunet.errors import ConfigError
 
 if TYPE_CHECKING:
     from aunet.scaling.records import Record
@@ -77,14 +76,10 @@ def sweep(
     remove_checkpoints: Annotated[bool, typer.Option("--remove-checkpoints", help="Of runs that ended.")] = False,
 ) -> None:
     """Search learning rate and batch size; the same command resumes, and several at once share the work."""
-    from aunet.config import SourceConfig
     from aunet.presets import load_run
+    from aunet.scaling.run import validation_sets
     from aunet.scaling.sweep import Sweep, run_sweep
 
-    named = list(map(_named, valid))
-    sets = {name: SourceConfig(path=path, text_field=text_field) for name, path in named}
-    if len(sets) < len(named):
-        raise ConfigError("--valid: two sets have one name; name each of them otherwise")
     search = Sweep(
         config=load_run(config, overrides or []),
         family=family,
@@ -92,7 +87,7 @@ def sweep(
         lr=lr,
         batch=batch,
         points=points,
-        valid=sets,
+        valid=validation_sets(valid, text_field),
         records=records,
         storage=storage,
         seed=seed,
@@ -167,10 +162,3 @@ def _records(paths: list[Path], patterns: list[str] | None = None) -> "tuple[Rec
     for line in found.skipped:
         print(line, file=sys.stderr)
     return of_families(found.records, patterns or ())
-
-
-def _named(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise ConfigError(f"--valid: {text!r} is not NAME=PATH; write for instance valid=texts/valid.jsonl")
-    return name, path

@@ -61,7 +61,7 @@ class Parquet(Format):
                     if number + len(batch) <= position:
                         number += len(batch)
                         continue
-                    for value in _as_bytes(batch.column(0)).to_pylist():
+                    for value in _as_bytes(arrow, batch.column(0)).to_pylist():
                         number += 1
                         if number <= position:
                             continue
@@ -106,14 +106,12 @@ class HubShard(Format):
             raise AUNetError(f"{block.path} shard {block.start}:{number + 1}: {one_line(error)}") from error
 
 
-def _as_bytes(column: Any) -> Any:
+def _as_bytes(arrow: Any, column: Any) -> Any:
     """A column of strings as bytes: other writers leave some in it that are not UTF-8, which Arrow does not decode."""
-    import pyarrow
-
-    kinds = pyarrow.types
+    kinds = arrow.types
     kind = column.type.value_type if kinds.is_dictionary(column.type) else column.type
     text = kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
-    return column.cast(pyarrow.large_binary()) if text else column
+    return column.cast(arrow.large_binary()) if text else column
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -28,6 +28,7 @@ NOT_THE_SETTING = {
 """Keys that change where and how a run goes on, and not what it finds."""
 
 SECTIONS = ("model", "data", "train")
+"""Of a configuration."""
 DocumentScore = tuple[float, int]
 """Bits, the end included, and bytes of one document."""
 

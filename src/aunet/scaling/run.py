@@ -16,7 +16,7 @@ from rich.console import Console
 import aunet
 from aunet.config import RunConfig, SourceConfig, Strict
 from aunet.data.sources import files_documents
-from aunet.errors import AUNetError, RunFailed
+from aunet.errors import AUNetError, ConfigError, RunFailed
 from aunet.evals.bpb import make_validate, score_documents
 from aunet.model.aunet import AUNet
 from aunet.model.flops import useful_flops_per_byte
@@ -30,6 +30,19 @@ from aunet.vocabulary import vocabulary
 
 CURVE_POINTS = 200
 OUT_OF_MEMORY = ("allocate memory", "out of memory")
+
+
+def validation_sets(given: Sequence[str], text_field: str = "text") -> dict[str, SourceConfig]:
+    """The sets of NAME=PATH each, as `--valid` has them, in order; ConfigError for what is not of this form."""
+    found: dict[str, SourceConfig] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise ConfigError(f"--valid: {text!r} is not NAME=PATH; write for instance valid=texts/valid.jsonl")
+        if name in found:
+            raise ConfigError(f"--valid: two sets have the name {name}; name each of them otherwise")
+        found[name] = SourceConfig(path=path, text_field=text_field)
+    return found
 
 
 class Job(Strict):

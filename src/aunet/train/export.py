@@ -42,7 +42,7 @@ def export(place: str, step: int | None, out: Path | None, warn: Callable[[str],
         storage, named, run = _found(place, Path(scratch))
         if None not in (step, named) and step != named:
             raise AUNetError(f"--step {step}: {place} is the checkpoint of step {named}; leave one of them out")
-        for last in (False,) * (TRIES - 1) + (True,):
+        for left in reversed(range(TRIES)):
             source = _checkpoint(storage, step if named is None else named, warn)
             target = out or Path(f"model-step-{source.step}")
             if (target / CONFIG).exists():
@@ -51,7 +51,7 @@ def export(place: str, step: int | None, out: Path | None, warn: Callable[[str],
                 model = _model(source, Path(scratch))
                 break
             except AUNetError:
-                if last or source.step in checkpoint.complete_steps(storage):
+                if not left or source.step in checkpoint.complete_steps(storage):
                     raise
         try:
             save_model(model, target, _facts(source, run))
