@@ -9,7 +9,7 @@ import pytest
 from aunet.bench.decode import measure
 from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
-from tests.runs import aunet
+from tests.runs import aunet, here
 
 KEYS = {
     *(f"{name}_batch_{batch}" for name in ("bytes_per_s", "first_byte_ms", "bytes_per_pass") for batch in (1, 8)),
@@ -42,10 +42,10 @@ def test_speeds_and_peaks_of_one_run(model: Path) -> None:
 def test_along_a_text_with_guesses(model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("The same words come again and again. " * 400)
     flags = ("--text", str(tmp_path / "text.txt"), "--guesses", "8", "--batch", "1", "--new-bytes", "100")
-    result = aunet("bench", "decode", model, *flags, "--json", "--repetitions", "1")
+    result = here("bench", "decode", model, *flags, "--json", "--repetitions", "1")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["bytes_per_pass_batch_1"] > 2
-    table = aunet("bench", "decode", model, *flags, "--repetitions", "1")
+    table = here("bench", "decode", model, *flags, "--repetitions", "1")
     assert "bytes a pass" in table.stdout
 
 
@@ -66,13 +66,13 @@ def test_every_byte_is_written_and_counted() -> None:
     ],
 )
 def test_bad_flags_are_one_line(model: Path, flags: tuple[str, ...], word: str) -> None:
-    result = aunet("bench", "decode", model, *flags, "--json")
+    result = here("bench", "decode", model, *flags, "--json")
     assert_one_line(result, word)
 
 
 def test_a_device_that_is_not_there_is_one_line_without_a_model_too(model: Path) -> None:
     for target in ([model], []):
-        assert_one_line(aunet("bench", "decode", *target, "--device", "nonsense"), "device: nonsense")
+        assert_one_line(here("bench", "decode", *target, "--device", "nonsense"), "device: nonsense")
 
 
 def assert_one_line(result: subprocess.CompletedProcess[str], word: str) -> None:

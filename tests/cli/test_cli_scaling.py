@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from aunet.cli import app
 from aunet.scaling.records import write_record
-from tests.runs import aunet
+from tests.runs import aunet, here
 from tests.scaling.made_records import record
 
 ROOT = Path(__file__).parents[2]
@@ -37,19 +37,19 @@ def test_fit_prints_a_table_or_json_and_names_what_it_skips(records: Path) -> No
         result.stderr
         == f"{records / 'older.json'}: skipped: it has no version, not 1, so it is no record that can be read here\n"
     )
-    values = json.loads(aunet("scale", "fit", records, "--json", "--irreducible", "1").stdout)
+    values = json.loads(here("scale", "fit", records, "--json", "--irreducible", "1").stdout)
     assert values["families"]["ours"]["loss"]["kind"] == "E + a C^-b, E given"
 
 
 def test_plot_and_report_say_what_they_wrote(records: Path, tmp_path: Path) -> None:
-    plotted = aunet("scale", "plot", records, "--out", tmp_path / "figures")
+    plotted = here("scale", "plot", records, "--out", tmp_path / "figures")
     assert plotted.returncode == 0, plotted.stderr
     assert plotted.stdout.split() == [str(tmp_path / "figures" / f"{name}.svg") for name in ("loss", "isoflop")]
-    reported = aunet("scale", "report", records, "--out", tmp_path / "report", "--baseline", "theirs")
+    reported = here("scale", "report", records, "--out", tmp_path / "report", "--baseline", "theirs")
     assert reported.returncode == 0, reported.stderr
     assert reported.stdout.split() == [str(tmp_path / "report" / name) for name in ("report.html", "report.md")]
     assert "0.980 (0.980 to 0.980)" in (tmp_path / "report" / "report.md").read_text()
-    one = aunet("scale", "report", records, "--out", tmp_path / "one", "--family", "our*")
+    one = here("scale", "report", records, "--out", tmp_path / "one", "--family", "our*")
     assert one.returncode == 0, one.stderr
     text = (tmp_path / "one" / "report.md").read_text()
     assert "| ours |" in text
@@ -68,8 +68,11 @@ def test_plot_and_report_say_what_they_wrote(records: Path, tmp_path: Path) -> N
         (("plot", "RECORDS", "--out", "/proc/figures"), "--out: /proc/figures cannot be written to"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(records: Path, tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
-    result = aunet("scale", *(str(records) if word == "RECORDS" else word for word in arguments), cwd=tmp_path)
+def test_what_cannot_be_done_is_one_line(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = here("scale", *(str(records) if word == "RECORDS" else word for word in arguments))
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(f"aunet: error: {line}")
     assert "Traceback" not in result.stderr

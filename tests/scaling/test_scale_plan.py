@@ -149,11 +149,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert "steps" not in found["run"]["train"], "a search over batches reads as much with each"
     model = validate(AUNetConfig, found["run"]["model"], "plan")
     assert model.stages[1].contraction == pytest.approx(39 / 9, rel=0.01)  # eight words and a full stop
-    shown = aunet("scale", "plan", "--family", "aunet-2", "--compute", "1e14").stdout
+    shown = here("scale", "plan", "--family", "aunet-2", "--compute", "1e14").stdout
     assert "far outside" in shown
-    wrong = aunet(
-        "scale", "plan", "--family", "aunet-2", "--compute", "1e14", "--text", tmp_path / "none.txt", check=False
-    )
+    wrong = here("scale", "plan", "--family", "aunet-2", "--compute", "1e14", "--text", tmp_path / "none.txt")
     assert wrong.returncode != 0
     assert len(wrong.stderr.splitlines()) == 1
     assert "none.txt" in wrong.stderr

@@ -10,7 +10,7 @@ import pytest
 from aunet.errors import AUNetError
 from aunet.train import checkpoint
 from aunet.train.export import export
-from tests.runs import aunet, done, refused, write_config
+from tests.runs import done, here, refused, write_config
 
 FILES = ("config.json", "model.safetensors", "README.md")
 
@@ -20,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run with checkpoints of the steps 4, 8 and 12."""
     directory = tmp_path_factory.mktemp("exported")
     config = write_config(directory, keep=3, checkpoint_every=4)
-    assert aunet("train", config).returncode == 0
+    assert here("train", config).returncode == 0
     return directory / "out"
 
 

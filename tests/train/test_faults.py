@@ -12,7 +12,7 @@ import pytest
 from aunet.train.distributed import Ranks
 from aunet.train.watch import PHASES, Place, _behind
 from benchmarks.faults import kill, ranks_of
-from tests.runs import aunet, command, environment, losses, start, wait_for_step, write_config
+from tests.runs import aunet, command, environment, here, losses, start, wait_for_step, write_config
 
 
 def wait_for_ranks(launcher: subprocess.Popen[str], count: int) -> dict[int, int]:
@@ -60,10 +60,10 @@ def test_a_run_of_four_outlives_deaths_and_signals(tmp_path: Path) -> None:
         kill(process)
     launcher.wait()
 
-    done = aunet("train", config, f"train.out={out}")
+    done = here("train", config, f"train.out={out}")
     assert done.returncode == 0, done.stderr
     assert "resuming after step" in done.stdout
-    assert aunet("train", config).returncode == 0
+    assert here("train", config).returncode == 0
     same(out, tmp_path / "out")
 
 

@@ -13,7 +13,7 @@ from aunet.config import TrainConfig
 from aunet.errors import RunFailed
 from aunet.train.guard import KNOWN, WINDOW, Guard
 from aunet.train.optim import take_step
-from tests.runs import aunet, losses, metrics, write_config
+from tests.runs import aunet, here, losses, metrics, write_config
 
 CPU = torch.device("cpu")
 
@@ -114,7 +114,7 @@ def test_planted_spikes_are_skipped_and_a_run_resumes_between_them_bit_for_bit(t
         strange = "".join(chr(draw.randint(0x4E00, 0x9FFF)) for _ in range(250))
         lines.insert(draw.randint(60, len(lines)), json.dumps({"text": strange}))
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
-    whole = aunet("train", config, "data.shuffle_documents=1")
+    whole = here("train", config, "data.shuffle_documents=1")
     assert whole.returncode == 0, whole.stderr
     skipped = [line["skipped"] for line in metrics(tmp_path / "out") if "skipped" in line]
     first, last = (skipped.index(count) + 1 for count in (1, skipped[-1]))
@@ -134,7 +134,7 @@ def test_planted_spikes_are_skipped_and_a_run_resumes_between_them_bit_for_bit(t
 
 
 def test_steps_that_are_not_finite_are_told_without_numbers_that_json_has_not(tmp_path: Path) -> None:
-    result = aunet("train", write_config(tmp_path, lr=1e30, warmup=0))
+    result = here("train", write_config(tmp_path, lr=1e30, warmup=0))
     assert result.returncode == 1
     assert "updates were skipped (train.max_skips is 10); lower train.lr" in result.stderr
     text = (tmp_path / "out" / "metrics.jsonl").read_text()

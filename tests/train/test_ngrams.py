@@ -18,7 +18,7 @@ from aunet.splitting import splitter
 from aunet.train.distributed import ALONE
 from aunet.train.ngrams import Tally, count_ngrams, know_ngrams
 from tests.model.packs import small_config, with_known
-from tests.runs import aunet, losses, write_config, write_text
+from tests.runs import aunet, here, losses, write_config, write_text
 
 # Few distinct values in each sixteenth of all keys, so that they come again.
 KEYS = st.builds(lambda high, low: (high << 59) + low, st.integers(0, 15), st.integers(0, 5))
@@ -98,13 +98,13 @@ def test_a_run_counts_once_and_its_models_know(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "stage 2 knows 399 n-grams of 20,000 bytes" in result.stdout
     assert losses(tmp_path / "whole")[-1][1] < losses(tmp_path / "whole")[0][1] - 0.3
-    assert aunet(*line, again, "train.steps=6").returncode == 0
-    result = aunet(*line, again, "train.lookup_sample=1e3")
+    assert here(*line, again, "train.steps=6").returncode == 0
+    result = here(*line, again, "train.lookup_sample=1e3")
     assert result.returncode == 0, result.stderr
     assert "resuming after step 6" in result.stdout
     assert "knows" not in result.stdout
-    result = aunet(*line, tuned, f"train.init_from={tmp_path / 'whole'}", "train.steps=1")
+    result = here(*line, tuned, f"train.init_from={tmp_path / 'whole'}", "train.steps=1")
     assert result.returncode == 0, result.stderr
     assert "knows" not in result.stdout
-    result = aunet("eval", tmp_path / "tuned", tmp_path / "valid.jsonl")
+    result = here("eval", tmp_path / "tuned", tmp_path / "valid.jsonl")
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""Whole runs in real processes: complete, killed, stopped, resumed, refused."""
+"""Whole runs: complete, killed, stopped, resumed, refused; what is killed and what goes on then are real processes."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from aunet.compiler import CPP_COMPILERS
-from tests.runs import aunet, losses, metrics, start, wait_for_step, write_config
+from tests.runs import aunet, here, losses, metrics, start, wait_for_step, write_config
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_killed_run_with_lookups_resumes_bit_for_bit(tmp_path: Path) -> None:
     lookups = [f"model.stages.{s}.lookup={{{kind}}}" for s, kind in enumerate(kinds)]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    assert aunet("train", write_config(tmp_path / "whole"), *lookups, "train.accumulate=2").returncode == 0
+    assert here("train", write_config(tmp_path / "whole"), *lookups, "train.accumulate=2").returncode == 0
     arguments = ("train", write_config(tmp_path / "killed"), *lookups, "train.accumulate=2")
     process = start(*arguments)
     wait_for_step(tmp_path / "killed" / "out", 5)
@@ -64,7 +64,7 @@ def test_a_killed_run_with_lookups_resumes_bit_for_bit(tmp_path: Path) -> None:
     whole, killed = (tmp_path / name / "out" for name in ("whole", "killed"))
     assert losses(killed) == losses(whole)
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    refused = aunet(*arguments, "train.lookup_lr=2", "train.steps=20")
+    refused = here(*arguments, "train.lookup_lr=2", "train.steps=20")
     assert refused.returncode == 1
     assert "train.lookup_lr is 2.0, the checkpoint has 3.0" in refused.stderr
 
@@ -78,7 +78,7 @@ def test_a_killed_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
     )
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    result = aunet("train", write_config(tmp_path / "whole"), *muon)
+    result = here("train", write_config(tmp_path / "whole"), *muon)
     assert result.returncode == 0, result.stderr
     arguments = ("train", write_config(tmp_path / "killed"), *muon)
     process = start(*arguments)
@@ -95,7 +95,7 @@ def test_a_killed_run_with_muon_resumes_bit_for_bit(tmp_path: Path) -> None:
         ("train.init=fan_in", 'train.init is "fan_in", the checkpoint has "fixed"'),
         ("train.stage_lr=[2,1]", "train.stage_lr.0 is 2.0, the checkpoint has 0.5"),
     ):
-        refused = aunet(*arguments, change, "train.steps=20")
+        refused = here(*arguments, change, "train.steps=20")
         assert refused.returncode == 1
         assert message in refused.stderr
 
@@ -116,13 +116,13 @@ def test_a_checkpoint_that_lacks_settings_with_a_default_is_resumed(uninterrupte
     manifest["files"]["state.json"] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
     (directory / "manifest.json").write_text(json.dumps(manifest))
     config = uninterrupted.parent / "config.yaml"
-    result = aunet("train", config, "train.steps=13", f"train.out={tmp_path / 'out'}")
+    result = here("train", config, "train.steps=13", f"train.out={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
     assert "resuming after step 12" in result.stdout
 
 
 def test_loader_workers_do_not_change_the_losses(uninterrupted: Path, tmp_path: Path) -> None:
-    assert aunet("train", write_config(tmp_path), "data.workers=0").returncode == 0
+    assert here("train", write_config(tmp_path), "data.workers=0").returncode == 0
     assert losses(tmp_path / "out") == losses(uninterrupted)
 
 
@@ -148,7 +148,7 @@ def test_a_signal_saves_says_how_to_resume_and_exits(
 
 
 def test_accumulation_gives_the_same_losses_within_rounding(uninterrupted: Path, tmp_path: Path) -> None:
-    assert aunet("train", write_config(tmp_path, accumulate=3)).returncode == 0
+    assert here("train", write_config(tmp_path, accumulate=3)).returncode == 0
     for (_, a), (_, b) in zip(losses(tmp_path / "out"), losses(uninterrupted), strict=True):
         assert a == pytest.approx(b, abs=1e-4)
 
@@ -156,7 +156,7 @@ def test_accumulation_gives_the_same_losses_within_rounding(uninterrupted: Path,
 def test_a_changed_model_is_refused_by_key(uninterrupted: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     shutil.copytree(uninterrupted, tmp_path / "out")
-    result = aunet("train", config, "model.stages.1.layers=2")
+    result = here("train", config, "model.stages.1.layers=2")
     assert result.returncode == 1
     assert "model.stages.1.layers is 2, the checkpoint has 1; restore it or name another train.out" in result.stderr
     assert "Traceback" not in result.stderr
@@ -165,7 +165,7 @@ def test_a_changed_model_is_refused_by_key(uninterrupted: Path, tmp_path: Path) 
 def test_changed_data_are_refused(uninterrupted: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     shutil.copytree(uninterrupted, tmp_path / "out")
-    result = aunet("train", config, "train.steps=20", "data.seed=7")
+    result = here("train", config, "train.steps=20", "data.seed=7")
     assert result.returncode == 1
     assert "data.seed is 7, the checkpoint has 0" in result.stderr
 
@@ -185,10 +185,10 @@ def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_corrupt_newest_checkpoint_is_named_and_the_previous_used(uninterrupted: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    assert aunet("train", config, "train.keep=3").returncode == 0
+    assert here("train", config, "train.keep=3").returncode == 0
     shard = next((tmp_path / "out" / "checkpoints" / "step-12").glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-7])
-    result = aunet("train", config)
+    result = here("train", config)
     assert result.returncode == 0, result.stderr
     assert "step-12: passed over" in result.stdout
     assert "resuming after step 8" in result.stdout
@@ -197,7 +197,7 @@ def test_a_corrupt_newest_checkpoint_is_named_and_the_previous_used(uninterrupte
 
 def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = aunet("train", write_config(tmp_path), f"train.out={tmp_path / 'file' / 'below'}")
+    result = here("train", write_config(tmp_path), f"train.out={tmp_path / 'file' / 'below'}")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.startswith("aunet: error: train.out: ")
@@ -205,7 +205,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(tmp_path: Path) -> None:
-    result = aunet("train", write_config(tmp_path, lr=1e30, warmup=0))
+    result = here("train", write_config(tmp_path, lr=1e30, warmup=0))
     assert result.returncode == 1
     assert "the loss is" in result.stderr
     assert "lower train.lr" in result.stderr
@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(tmp_path: Path) -> N
 @pytest.mark.parametrize("skips", [0, 5])
 def test_a_broken_step_is_not_saved_even_where_it_is_not_logged(tmp_path: Path, skips: int) -> None:
     config = write_config(tmp_path, lr=1e30, warmup=0, log_every=12, checkpoint_every=1, max_skips=skips)
-    result = aunet("train", config)
+    result = here("train", config)
     assert result.returncode == 1
     found = re.search(r"step (\d+): the loss is", result.stderr)
     assert found
@@ -226,7 +226,7 @@ def test_a_broken_step_is_not_saved_even_where_it_is_not_logged(tmp_path: Path, 
 
 def test_a_complete_run_is_not_validated_again(uninterrupted: Path, tmp_path: Path) -> None:
     shutil.copytree(uninterrupted, tmp_path / "out")
-    result = aunet("train", uninterrupted.parent / "config.yaml", f"train.out={tmp_path / 'out'}")
+    result = here("train", uninterrupted.parent / "config.yaml", f"train.out={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
     assert metrics(tmp_path / "out") == metrics(uninterrupted)
     assert "bits per byte on held-out text" in (tmp_path / "out" / "README.md").read_text()
@@ -252,7 +252,7 @@ def fine_tune(directory: Path, source: Path, **train: object) -> Path:
 def test_a_run_starts_from_the_weights_of_a_model(uninterrupted: Path, tmp_path: Path) -> None:
     shutil.copytree(uninterrupted, tmp_path / "source")
     config = fine_tune(tmp_path, tmp_path / "source")
-    result = aunet("train", config, "train.steps=3")
+    result = here("train", config, "train.steps=3")
     assert result.returncode == 0, result.stderr
     first, trained = losses(tmp_path / "out")[0][1], losses(uninterrupted)
     # The same first rows, but read by the trained model.
@@ -261,7 +261,7 @@ def test_a_run_starts_from_the_weights_of_a_model(uninterrupted: Path, tmp_path:
     assert ours == pytest.approx(source, abs=1e-2)
     # A complete run needs its source no longer: it resumes from its own checkpoint.
     shutil.rmtree(tmp_path / "source")
-    again = aunet("train", write_config(tmp_path, init_from="gone", lr=1e-6, clip=1e-6), "train.steps=3")
+    again = here("train", write_config(tmp_path, init_from="gone", lr=1e-6, clip=1e-6), "train.steps=3")
     assert again.returncode == 0, again.stderr
 
 
@@ -271,17 +271,17 @@ def read_valid(out: Path) -> float:
 
 
 def test_weights_that_do_not_fit_are_refused_in_one_line(uninterrupted: Path, tmp_path: Path) -> None:
-    other = aunet("train", write_config(tmp_path, init_from=str(uninterrupted)), "model.stages.0.window=16")
+    other = here("train", write_config(tmp_path, init_from=str(uninterrupted)), "model.stages.0.window=16")
     assert other.returncode == 1
     assert other.stderr.count("\n") == 1
     assert "train.init_from: model.stages.0.window is 16" in other.stderr
-    missing = aunet("train", fine_tune(tmp_path, tmp_path / "nowhere"))
+    missing = here("train", fine_tune(tmp_path, tmp_path / "nowhere"))
     assert missing.returncode == 2
     assert missing.stderr.count("\n") == 1
     assert "nowhere has no config.json" in missing.stderr
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "config.json").write_text('{"model_type": "llama"}')
-    foreign = aunet("train", fine_tune(tmp_path, tmp_path / "foreign"))
+    foreign = here("train", fine_tune(tmp_path, tmp_path / "foreign"))
     assert foreign.returncode == 2
     assert foreign.stderr.count("\n") == 1
     assert "config.json is not the configuration of an aunet model" in foreign.stderr

@@ -25,7 +25,7 @@ from aunet.train import checkpoint, run
 from aunet.train.loop import Trainer
 from aunet.train.saving import Policy, Saver
 from aunet.train.storage import Directory
-from tests.runs import aunet, environment, losses, metrics, start, write_config
+from tests.runs import aunet, environment, here, losses, metrics, start, write_config
 
 
 class Gate(Directory):
@@ -228,19 +228,19 @@ main()
     assert "step-8: passed over, it is incomplete (no manifest.json)" in again.stdout
     assert "resuming after step 4" in again.stdout
     (tmp_path / "whole").mkdir()
-    assert aunet("train", write_config(tmp_path / "whole")).returncode == 0
+    assert here("train", write_config(tmp_path / "whole")).returncode == 0
     assert losses(tmp_path / "out") == losses(tmp_path / "whole" / "out")
 
 
 def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    assert aunet("train", config).returncode == 0
+    assert here("train", config).returncode == 0
     expected = losses(tmp_path / "out")
     shard = next((tmp_path / "out" / "checkpoints" / "step-12").glob("*.safetensors"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    again = aunet("train", config)
+    again = here("train", config)
     assert again.returncode == 0, again.stderr
     assert f"step-12: passed over, {shard.name} is damaged" in again.stdout
     assert "resuming after step 8" in again.stdout
@@ -296,8 +296,8 @@ def test_the_best_by_validation_stay(tmp_path: Path) -> None:
     """Over a stop in between; the state of a checkpoint says what was found until then."""
     arguments = ("train.valid_every=2", "train.keep=1", "train.keep_best=2", "train.keep_every=6")
     config = write_config(tmp_path, steps=12, checkpoint_every=2, lr=0.3)  # it does not get better all the time
-    assert aunet("train", config, *arguments, "train.steps=6").returncode == 0
-    assert aunet("train", config, *arguments).returncode == 0
+    assert here("train", config, *arguments, "train.steps=6").returncode == 0
+    assert here("train", config, *arguments).returncode == 0
     scores = {
         line["step"]: line["valid_bits_per_byte"] for line in metrics(tmp_path / "out") if "valid_bits_per_byte" in line
     }

@@ -18,7 +18,7 @@ from aunet.errors import AUNetError, ConfigError, MissingExtra
 from aunet.train import checkpoint, storage
 from aunet.train.saving import Policy, Saver
 from aunet.train.storage import Directory, Remote, open_storage, storage_at
-from tests.runs import aunet, done, environment, losses, refused, write_config
+from tests.runs import aunet, done, environment, here, losses, refused, write_config
 
 
 class Server:
@@ -172,7 +172,7 @@ def test_a_run_goes_on_from_there_with_two_processes_on_an_empty_machine(server:
         (tmp_path / name).mkdir()
     there = "train.checkpoints=s3://bucket/run"
     constant = ("train.warmup=0", "train.lr_floor=1")  # so that the learning rate is that of a longer run
-    assert aunet("train", write_config(tmp_path / "whole"), *constant).returncode == 0
+    assert here("train", write_config(tmp_path / "whole"), *constant).returncode == 0
     config = write_config(tmp_path / "first")
     first = aunet("train", config, there, "train.steps=8", *constant)
     assert first.returncode == 0, first.stderr

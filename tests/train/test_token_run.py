@@ -18,7 +18,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with texts, a tokenizer, a run file over it and the finished run."""
     directory = tmp_path_factory.mktemp("tokens")
     path = write_config(directory, steps=8)
-    made = aunet(
+    made = here(
         *("tokenizer", "train", directory / "train.jsonl", "--vocab-size", "300"),
         *("--out", directory / "tokenizer.json", "--json"),
     )
@@ -70,7 +70,7 @@ def test_a_run_that_was_stopped_resumes_bit_for_bit(work: Path, tmp_path: Path) 
     # The tokenizer may have moved meanwhile.
     shutil.copy(work / "tokenizer.json", tmp_path / "moved.json")
     settings = [f"train.out={tmp_path / 'out'}", f"model.tokenizer={tmp_path / 'moved.json'}"]
-    result = aunet("train", config, *settings)
+    result = here("train", config, *settings)
     assert result.returncode == 0, result.stderr
     assert "resuming after step 4" in result.stdout
     assert losses(tmp_path / "out") == losses(work / "out")
@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_resumes_bit_for_bit(work: Path, tmp_path: Path) 
     values = json.loads((work / "tokenizer.json").read_text())
     values["model"]["merges"] = values["model"]["merges"][:-1]
     (tmp_path / "other.json").write_text(json.dumps(values))
-    result = aunet("train", config, settings[0], f"model.tokenizer={tmp_path / 'other.json'}", "train.steps=9")
+    result = here("train", config, settings[0], f"model.tokenizer={tmp_path / 'other.json'}", "train.steps=9")
     assert result.returncode == 1
     assert "cannot resume: model.tokenizer is" in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -120,7 +120,7 @@ def test_a_new_run_starts_from_its_weights(work: Path, tmp_path: Path) -> None:
     del values["model"]
     values["train"] |= {"init_from": str(work / "out"), "out": str(tmp_path / "tuned"), "steps": 1}
     (tmp_path / "tune.yaml").write_text(yaml.safe_dump(values))
-    result = aunet("train", tmp_path / "tune.yaml")
+    result = here("train", tmp_path / "tune.yaml")
     assert result.returncode == 0, result.stderr
     assert losses(tmp_path / "tuned")[0][1] < losses(work / "out")[0][1] - 0.1
     assert (tmp_path / "tuned" / "tokenizer.json").read_bytes() == (work / "tokenizer.json").read_bytes()
