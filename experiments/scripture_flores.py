@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("scripture", type=Path, help="Of LANGUAGE.train.jsonl.zst and .valid.")
-    parser.add_argument("--languages", nargs="+", required=True, help="The first is the pivot of a later evaluation.")
+    parser.add_argument("--languages", nargs="+", required=True, help="Two or more; flores.pivot names the pivot.")
     parser.add_argument("--max-bytes", type=int, default=200)
     parser.add_argument("--limit", type=int, help="Sentences of a part at most.")
     arguments = parser.parse_args()
