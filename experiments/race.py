@@ -4,8 +4,9 @@
     python experiments/race.py run 1e13 TRAIN... --valid NAME=FILE... [--systems ...] [--seeds 0 1]
 
 `tune` searches learning rate and batch size of each system at a budget (Sobol points, as `aunet scale sweep` does);
-`run` trains it with what the laws of these points give, where they are of two budgets or more, else with the best of
-the nearest budget; a run that has begun keeps its settings. Ablations take the settings of the system that they change.
+`run` trains it with the best point of that budget; where none was tried there, with what the laws of the points give
+if they are of two budgets or more, else with the best of the largest budget below. A run that has begun keeps its
+settings. Ablations take the settings of the system that they change.
 Both commands leave one record per run under `experiments/records/race`, go on where they were interrupted, and may run
 several times side by side with different systems. Budgets are useful FLOPs, gamma is 4 in Llama 3 tokens.
 
