@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aunet.model import attention as module
-from aunet.model.attention import CHUNK, PAD, _packed_attention, attention
+from aunet.model.attention import CHUNK, PAD, _composed, _packed_attention, attention
 
 HEADS, WIDTH = 4, 8
 MANY = [1, 3, 1, 70, 2, 129, 64, 65, 200, 1, 17]
@@ -100,3 +100,37 @@ def test_bfloat16_stays_near_float64() -> None:
 def test_the_operator_is_registered_whole(window: int) -> None:
     inputs = (x.detach().float().requires_grad_() for x in _inputs(100, 2))
     torch.library.opcheck(_packed_attention, (*inputs, _starts([30, 70]), window))
+
+
+@pytest.mark.parametrize("window", [None, 7, 64])
+def test_devices_without_the_operator_compute_the_same(window: int | None) -> None:
+    inputs, starts = _inputs(sum(MANY), 2), _starts(MANY)
+    expected, found = attention(*inputs, starts, window, max(MANY)), _composed(*inputs, starts, window or 0)
+    assert torch.allclose(found, expected, atol=1e-10, rtol=0)
+    weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=found.dtype)
+    gradients, wanted = (torch.autograd.grad((out * weight).sum(), inputs) for out in (found, expected))
+    assert all(torch.allclose(a, b, atol=1e-10, rtol=0) for a, b in zip(gradients, wanted, strict=True))
+
+
+def test_what_is_remembered_of_a_validation_serves_training() -> None:
+    module._plan.cache_clear()
+    module._band.cache_clear()
+    inputs, starts = _inputs(sum(MANY), 2), _starts(MANY)
+    with torch.inference_mode():
+        _composed(*inputs, starts, 7)
+    _composed(*inputs, starts, 7).sum().backward()
+
+
+def test_the_kernel_of_cuda_gets_heads_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.nn.attention import varlen
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, *_: object, scale: float, window_size: object) -> Tensor:
+        assert q.shape[2] == k.shape[2] == v.shape[2] == 16
+        assert cu.dtype == torch.int32
+        assert window_size == (-1, 0)
+        return _composed(q * (scale * math.sqrt(16)), k, v, cu, 0)
+
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    q, k, v = torch.randn((3, sum(MANY), HEADS, 12), dtype=torch.float64).unbind(0)
+    found = module._varlen(q, k, v, _starts(MANY), None, max(MANY))
+    assert torch.allclose(found, attention(q, k, v, _starts(MANY), None, max(MANY)))

@@ -1,13 +1,13 @@
-"""Causal attention over ragged, packed documents: one function, two backends.
+"""Causal attention over ragged, packed documents: one function, three backends.
 
 Shapes: T positions of all documents end to end, N documents, H query heads, G key/value heads, K head width, R runs
 of C queries, S keys that a run sees.
 
 A window w means that a query sees at most w keys, itself included. CUDA half precision runs
-`torch.nn.attention.varlen`. Everywhere else one opaque operator calls torch's fused attention on many documents at
-once: what lies within a window of a document's start is plainly causal; what comes after it is read in chunks of
-queries against the w - 1 + C keys that they can see, under one shared band mask. Documents are padded to the next
-multiple of a few positions, never to the longest, and the cost grows with T w, not with T squared.
+`torch.nn.attention.varlen`. Everywhere else torch's fused attention is called on many documents at once, on the CPU
+from one opaque operator: what lies within a window of a document's start is plainly causal; what comes after it is read
+in chunks of queries against the w - 1 + C keys that they can see, under one shared band mask. Documents are padded to
+the next multiple of a few positions, never to the longest, and the cost grows with T w, not with T squared.
 """
 
 import itertools
@@ -26,6 +26,8 @@ CHUNK = 64
 """Queries per chunk of a windowed document: small enough to waste few masked keys, large enough for the kernels."""
 PAD = 16
 """Runs are as long as a multiple of this, so that documents of nearly one length are read in one call."""
+VARLEN_STEP, VARLEN_MOST = 8, 256
+"""Widths of heads that the kernel for CUDA half precision takes: multiples of the first up to the second."""
 KEYS_AT_ONCE = 1 << 13
 """Of all chunks of a call: neighbouring chunks share keys, which are copied for each of them."""
 
@@ -38,22 +40,38 @@ def attention(
     `starts_N`: N + 1 boundaries of the documents, on the host for the fused CPU kernels and on the device for CUDA half
     precision; `longest`: a host bound on the length of a document, which is read by the CUDA kernel only.
     """
-    if q_THK.is_cuda and q_THK.dtype in (torch.bfloat16, torch.float16):
+    if q_THK.device.type in ("cpu", "meta"):
+        return _packed_attention(q_THK, k_TGK, v_TGK, starts_N, window or 0)[0]
+    half = q_THK.dtype in (torch.bfloat16, torch.float16)
+    if q_THK.is_cuda and half and q_THK.shape[-1] <= VARLEN_MOST:
         return _varlen(q_THK, k_TGK, v_TGK, starts_N, window, longest)
-    return _packed_attention(q_THK, k_TGK, v_TGK, starts_N, window or 0)[0]
+    return _composed(q_THK, k_TGK, v_TGK, starts_N, window or 0)
 
 
 def _varlen(q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, starts_N: Tensor, window: int | None, longest: int) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    groups = q_THK.shape[1] // k_TGK.shape[1]
+    groups, width = q_THK.shape[1] // k_TGK.shape[1], q_THK.shape[-1]
+    if width % VARLEN_STEP:
+        q_THK, k_TGK, v_TGK = (F.pad(x, (0, -width % VARLEN_STEP)) for x in (q_THK, k_TGK, v_TGK))
     if groups > 1:  # `enable_gqa` is not in every torch of the supported range
         k_TGK, v_TGK = (x.repeat_interleave(groups, dim=1) for x in (k_TGK, v_TGK))
     cu_N = starts_N.to(torch.int32)
     reach = (window - 1 if window else -1, 0)
-    out = varlen_attn(q_THK, k_TGK, v_TGK, cu_N, cu_N, longest, longest, window_size=reach)
+    out = varlen_attn(q_THK, k_TGK, v_TGK, cu_N, cu_N, longest, longest, scale=width**-0.5, window_size=reach)
     assert isinstance(out, Tensor)
-    return out
+    return out[..., :width]
+
+
+def _composed(q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, starts_N: Tensor, window: int) -> Tensor:
+    """The same calls as in the operator below, with the gradients of autograd, which an operator has to do without."""
+    plan = _plan(tuple(starts_N.tolist()), window, q_THK.device)
+    found = []
+    for runs in plan.runs:
+        q, k, v = runs.queries(q_THK), runs.keys(k_TGK, q_THK.shape[1]), runs.keys(v_TGK, q_THK.shape[1])
+        mask = runs.mask(q)
+        found.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None))
+    return plan.gather(found)
 
 
 @torch.library.custom_op("aunet::packed_attention", mutates_args=())
@@ -203,6 +221,7 @@ def _select(x_Tx: Tensor, index_RC: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is made while nothing is trained must serve training too
 def _plan(bounds: tuple[int, ...], window: int, device: torch.device) -> _Plan:
     """Cut documents into runs; all layers of a stage, on the way forward and back, share the plan of a batch."""
     starts: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -244,6 +263,7 @@ def _runs(spans: Sequence[tuple[int, int]], length: int, before: int | None, dev
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def _band(queries: int, before: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """0 where query i of a chunk sees key j, that is 0 <= j - i <= before; minus infinity elsewhere: [C, S]."""
     ahead = torch.arange(before + queries, device=device) - torch.arange(queries, device=device)[:, None]
@@ -252,25 +272,14 @@ def _band(queries: int, before: int, dtype: torch.dtype, device: torch.device) -
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Attention over [R, H, C, K] with its log-sum-exp [R, H, C]."""
-    if q.device.type == "cpu":
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q, k, v, 0.0, mask is None, attn_mask=mask
-        )
-        return out, lse
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-    return out, out.new_zeros(out.shape[:-1], dtype=torch.float32)  # the backward pass recomputes, see `_backward`
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, mask is None, attn_mask=mask)
+    return out, lse
 
 
 def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if q.device.type == "cpu":
-        dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, q, k, v, out, lse, 0.0, mask is None, attn_mask=mask
-        )
-        return dq, dk, dv
-    with torch.enable_grad():
-        q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
-        again = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        dq, dk, dv = torch.autograd.grad(again, (q, k, v), grad)
+    dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, q, k, v, out, lse, 0.0, mask is None, attn_mask=mask
+    )
     return dq, dk, dv
