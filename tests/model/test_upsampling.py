@@ -4,11 +4,13 @@ import pytest
 import torch
 from packs import random_pack, small_config
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
 
 from aunet.config import AUNetConfig
 from aunet.model.layout import Pooling, build_layout
 from aunet.model.pooling import SelectPool, place, select
-from aunet.model.upsampling import MultiLinear, Repeat, Simple, build_upsampling, offset_linear
+from aunet.model.upsampling import MultiLinear, Repeat, Simple, _is_for_grouped_mm, build_upsampling, offset_linear
 
 VARIANTS = ["multilinear", "repeat", "simple"]
 LENGTHS = [1, 30, 7, 1, 2, 25]
@@ -108,3 +110,17 @@ def test_the_product_by_offset_is_registered_whole() -> None:
     arguments = (x, maps, source, order, slices)
     assert torch.autograd.gradcheck(offset_linear, arguments)
     torch.library.opcheck(offset_linear, arguments)
+
+
+@pytest.mark.parametrize("widths", [(64, 32), (36, 32), (64, 36)])
+def test_the_grouped_product_gets_widths_that_it_takes(widths: tuple[int, int]) -> None:
+    with FakeTensorMode(), torch.device("cuda"):
+        x, maps = torch.empty(10, widths[1]).bfloat16(), torch.empty(4, *widths).bfloat16()
+        offsets = torch.empty(4, dtype=torch.int32)
+        try:
+            F.grouped_mm(x, maps.transpose(1, 2), offs=offsets)
+            F.grouped_mm(torch.empty(10, widths[0]).bfloat16(), maps, offs=offsets)  # backward
+            taken = True
+        except RuntimeError:
+            taken = False
+        assert _is_for_grouped_mm(x, maps) == taken

@@ -58,7 +58,7 @@ class MultiLinear(nn.Module):
             dtype = torch.get_autocast_dtype(kind)
             normed_UE, maps_PDE = normed_UE.to(dtype), maps_PDE.to(dtype)
         source_T = pooling.segment_T[pooling.order_T]
-        if normed_UE.is_cuda and normed_UE.dtype == torch.bfloat16:
+        if _is_for_grouped_mm(normed_UE, maps_PDE):
             sorted_TD = F.grouped_mm(
                 F.embedding(source_T, normed_UE), maps_PDE.transpose(1, 2), offs=pooling.slices_P.to(torch.int32)
             )
@@ -131,6 +131,12 @@ class Simple(nn.Module):
             return self.shared(self.norm(coarse_BE)) * pooled_B1
 
         return step
+
+
+def _is_for_grouped_mm(x_UE: Tensor, maps_PDE: Tensor) -> bool:
+    """Its rows must begin at multiples of 16 bytes."""
+    aligned = all(width % 8 == 0 for width in maps_PDE.shape[1:])
+    return x_UE.is_cuda and x_UE.dtype == torch.bfloat16 and aligned
 
 
 Variant = type[MultiLinear] | type[Repeat] | type[Simple]
