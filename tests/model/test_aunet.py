@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from aunet.config import AUNetConfig
 from aunet.model.aunet import AUNet
-from aunet.model.layers import rotation
+from aunet.model.layers import Block, rotation
 
 DEPTHS = [1, 2, 3, 4]
 CHANGES = {"look-ups": with_lookups, "known": with_known, "qk-norm": with_qk_norm, "layers-up": with_layers_up}
@@ -285,3 +285,14 @@ def test_recomputed_blocks_keep_less_and_have_the_same_gradients() -> None:
         assert torch.equal(loss, found[0][0])
         assert all(torch.equal(a, b) for a, b in zip(gradients, found[0][1], strict=True))
     assert found[2][2] < found[1][2] < 0.8 * found[0][2]
+
+
+def test_the_residual_stream_is_exact_in_every_stage_under_autocast() -> None:
+    model, pack = small_model(small_config(3)), random_pack(2, [40, 30])
+    found = []
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].dtype))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(pack.ids, pack.levels, pack.starts, pack.counts)
+    assert set(found) == {torch.float32}

@@ -20,8 +20,8 @@ class SelectPool(nn.Module):
         self.project = nn.Linear(dim, deeper_dim, bias=False)
 
     def forward(self, x_TD: Tensor, pooling: Pooling) -> Tensor:
-        """[T, D] to [U, E]."""
-        return self.project(self.norm(select(x_TD, pooling.kept_U)))
+        """[T, D] to [U, E]; in the input's type, so that under autocast the residual stream stays exact below too."""
+        return self.project(self.norm(select(x_TD, pooling.kept_U))).type_as(x_TD)
 
 
 @torch.library.custom_op("aunet::select", mutates_args=())
