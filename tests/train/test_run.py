@@ -1,17 +1,25 @@
 """Whole runs: complete, killed, stopped, resumed, refused; what is killed and what goes on then are real processes."""
 
+import copy
 import hashlib
 import json
 import os
 import re
 import shutil
 import signal
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from aunet.compiler import CPP_COMPILERS
+from aunet.model.aunet import AUNet
+from aunet.presets import load_run
+from aunet.train import loop
+from aunet.train.run import run_training
 from tests.runs import aunet, here, losses, metrics, start, wait_for_step, write_config
 
 
@@ -285,3 +293,24 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(uninterrupted: Path, tm
     assert foreign.returncode == 2
     assert foreign.stderr.count("\n") == 1
     assert "config.json is not the configuration of an aunet model" in foreign.stderr
+
+
+def test_a_copy_that_was_validated_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several ranks the first gathers a whole model, which goes onto its device."""
+    copies: list[weakref.ref[AUNet]] = []
+    alive: list[int] = []
+    steps = loop.Trainer.train_step
+
+    def observed(trainer: loop.Trainer) -> dict[str, Any]:
+        alive.append(sum(one() is not None for one in copies))
+        return steps(trainer)
+
+    def validate(model: AUNet) -> dict[str, float]:
+        copies.append(weakref.ref(model))
+        return {"bits_per_byte": 1.0}
+
+    monkeypatch.setattr(loop, "whole", lambda model, _: copy.deepcopy(model))
+    monkeypatch.setattr(loop.Trainer, "train_step", observed)
+    overrides = ["data.workers=0", "train.steps=3", "train.valid_every=1"]
+    run_training(load_run(str(write_config(tmp_path)), overrides), lambda _: validate, Console(quiet=True))
+    assert (alive, len(copies)) == ([0, 0, 0], 3)

@@ -188,6 +188,7 @@ class Trainer:
                 model = self._whole()
                 if model and metrics:
                     self._validate(model, validate, metrics, progress)
+                del model  # of several ranks it is a whole copy, on the device by now
             saver.check()
             due = due or self.step % settings.checkpoint_every == 0
             # After a step that was not finite it waits for a better one: the weights themselves may be to blame.
