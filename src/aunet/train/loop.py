@@ -268,11 +268,13 @@ class Trainer:
     def _loss(self, batch: Batch) -> Tensor:
         # Rounded up, so that kernels that are compiled or captured for a length see few of them.
         longest = 1 << (int(batch.starts.diff().max()) - 1).bit_length()
-        ids, targets, levels, starts = (
-            x.to(self.device, non_blocking=True) for x in (batch.ids, batch.targets, batch.levels, batch.starts)
-        )
+        ids, targets, levels, starts = (self._sent(x) for x in (batch.ids, batch.targets, batch.levels, batch.starts))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"):
             return self.model.loss(ids, targets, levels, starts, batch.counts, longest)
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """On the device. From memory that is not pinned, CUDA copies when all that it was asked for before is done."""
+        return (x.pin_memory() if self.device.type == "cuda" else x).to(self.device, non_blocking=True)
 
     def _report(self, values: Mapping[str, Any]) -> dict[str, Any]:
         line: dict[str, Any] = {
