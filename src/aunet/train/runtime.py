@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import math
+import os
 import signal
 import sys
 import time
@@ -25,13 +26,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def prepare_device(config: TrainConfig, ranks: Ranks = ALONE) -> torch.device:
     """The device of `train.device`, the CPU set up for training; `auto` is CUDA where there is one, else the CPU.
 
-    Of several ranks each has a GPU of its machine to itself.
+    Of several ranks each has a GPU of its machine to itself: the one with its number, or the only one that SLURM shows
+    it (`srun --gpus-per-task=1`), which is number 0 for each.
     """
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and ranks.count > 1:
-        name = f"cuda:{ranks.local}"
+        name = "cuda:0" if _shows_one_gpu() else f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
         if device.type == "meta":
@@ -46,6 +48,11 @@ def prepare_device(config: TrainConfig, ranks: Ranks = ALONE) -> torch.device:
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def _shows_one_gpu() -> bool:
+    """Whether each process sees a GPU of its own alone; torchrun shows all of them to all."""
+    return "LOCAL_WORLD_SIZE" not in os.environ and torch.cuda.device_count() == 1
 
 
 def keep_freed_memory() -> None:
