@@ -14,7 +14,8 @@ from torch import Tensor
 
 from aunet.bytes import BOS
 from aunet.config import AUNetConfig
-from aunet.infer.eager import lay_out_for_reading
+from aunet.infer import eager
+from aunet.infer.eager import Sight, lay_out_for_reading
 from aunet.infer.native.kernels import NativeKernels
 from aunet.infer.session import Session
 from aunet.infer.state import Context
@@ -282,3 +283,16 @@ def test_half_precision_is_near_the_forward_pass(upsampling: str) -> None:
         expected = uncut(half, text)
         assert logits.dtype == torch.bfloat16
         assert (logits.float() - expected.float()).abs().mean() < 0.02 * expected.float().std()
+
+
+def test_what_new_positions_see_is_worked_out_once_for_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = AUNetConfig.model_validate({"stages": [{"dim": 16, "layers": 3, "head_dim": 8}]})
+    session, made = Session(small_model(config), splitter("")), list[Sight]()
+
+    def counted(*parts: Any) -> Sight:
+        made.append(Sight(*parts))
+        return made[-1]
+
+    monkeypatch.setattr(eager, "Sight", counted)
+    session.step(session.start(2), [BOS, BOS])
+    assert len(made) == 1

@@ -7,7 +7,7 @@ heads, R query heads that share one of these, K head width, S kept positions, B 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -75,9 +75,41 @@ class Reading:
         return max(self.new) == 1
 
     @cached_property
+    def sight(self) -> "Sight":
+        """What the only new position of each sequence sees: worked out once, and on a GPU sent once, for all blocks."""
+        starts = [
+            memory.visible(seen) - memory.first * SLOTS for memory, seen in zip(self.memories, self.seen, strict=True)
+        ]
+        # Whole pages, from the first that is seen: what a sequence does not see of them is hidden.
+        pages = [memory.pages[start // SLOTS :] for memory, start in zip(self.memories, starts, strict=True)]
+        starts = [start % SLOTS for start in starts]
+        ends = [
+            seen + 1 - (memory.first + len(memory.pages) - len(own)) * SLOTS
+            for memory, seen, own in zip(self.memories, self.seen, pages, strict=True)
+        ]
+        if len(pages) == 1:
+            return Sight(pages, slice(starts[0], ends[0]), None)
+        width, device = max(map(len, pages)), pages[0][0].data.device
+        start_B1, end_B1 = torch.tensor([starts, ends], device=device)[:, :, None]
+        slot_S = torch.arange(width * SLOTS, device=device)
+        mask = ((slot_S >= start_B1) & (slot_S < end_B1))[:, None, None, :]
+        # The last page again where a sequence has fewer, which the mask hides.
+        return Sight([own + own[-1:] * (width - len(own)) for own in pages], slice(None), mask)
+
+    @cached_property
     def position_T(self) -> Indices:
         """Where each new position is in its sequence."""
         return np.concatenate([np.arange(seen, seen + n) for seen, n in zip(self.seen, self.new, strict=True)])
+
+
+class Sight(NamedTuple):
+    """Pages that are read for one new position of each sequence, as many for each."""
+
+    pages: list[list[Page]]
+    slots: slice
+    """What a sequence alone sees of its pages;"""
+    mask: Tensor | None
+    """and what each of several sees of its own, [B, 1, 1, S]."""
 
 
 class EagerKernels:
@@ -237,34 +269,13 @@ def _attend(layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor, reading: Re
 
 def _attend_one(layer: int, q_BHK: Tensor, reading: Reading) -> Tensor:
     """One query of each sequence, whose keys are kept already."""
-    starts = [
-        memory.visible(seen) - memory.first * SLOTS for memory, seen in zip(reading.memories, reading.seen, strict=True)
-    ]
-    # Whole pages, from the first that is seen: what a sequence does not see of them is hidden.
-    pages = [memory.pages[start // SLOTS :] for memory, start in zip(reading.memories, starts, strict=True)]
-    starts = [start % SLOTS for start in starts]
-    ends = [
-        seen + 1 - (memory.first + len(memory.pages) - len(own)) * SLOTS
-        for memory, seen, own in zip(reading.memories, reading.seen, pages, strict=True)
-    ]
-    groups, width, batch = reading.memories[0].pages[0].keys[layer].shape[0], max(map(len, pages)), len(pages)
-    keys_GSK = _joined([page.keys[layer] for own in pages for page in _filled(own, width)])
-    values_GSK = _joined([page.values[layer] for own in pages for page in _filled(own, width)])
-    mask = None
-    if batch == 1:
-        keys_GSK, values_GSK = keys_GSK[:, starts[0] : ends[0]], values_GSK[:, starts[0] : ends[0]]
-    else:
-        start_B1, end_B1 = torch.tensor([starts, ends], device=q_BHK.device)[:, :, None]
-        slot_S = torch.arange(width * SLOTS, device=q_BHK.device)
-        mask = ((slot_S >= start_B1) & (slot_S < end_B1))[:, None, None, :]
-    k_BGSK, v_BGSK = (x.unflatten(1, (batch, -1)).transpose(0, 1) for x in (keys_GSK, values_GSK))
+    pages, slots, mask = reading.sight
+    keys_GSK = _joined([page.keys[layer] for own in pages for page in own])[:, slots]
+    values_GSK = _joined([page.values[layer] for own in pages for page in own])[:, slots]
+    k_BGSK, v_BGSK = (x.unflatten(1, (len(pages), -1)).transpose(0, 1) for x in (keys_GSK, values_GSK))
     # Heads that share keys count as queries of one head: nothing is repeated.
-    return F.scaled_dot_product_attention(q_BHK.unflatten(1, (groups, -1)), k_BGSK, v_BGSK, mask).flatten(1, 2)
-
-
-def _filled(pages: list[Page], width: int) -> list[Page]:
-    """So many pages: the last one again where there are fewer, which a mask hides."""
-    return pages + pages[-1:] * (width - len(pages))
+    q_BGRK = q_BHK.unflatten(1, (keys_GSK.shape[0], -1))
+    return F.scaled_dot_product_attention(q_BGRK, k_BGSK, v_BGSK, mask).flatten(1, 2)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
