@@ -1,4 +1,4 @@
-"""GPUs by name: what their makers' data sheets state.
+"""GPUs by name: what their makers' data sheets state, and the memory that drivers report, which these round.
 
 Rates are those of dense bf16 products (data sheets often state twice that, for sparse ones). Links: bytes per second
 that a GPU sends while it receives as much, half of what is advertised as bidirectional. `network` is that of the
@@ -30,8 +30,8 @@ class Gpu:
     source: str
 
 
-def _gpu(name: str, teraflops: float, gigabytes: float, link: float, network: float, source: str) -> Gpu:
-    return Gpu(name, teraflops * 1e12, gigabytes * 1e9, link * 1e9, network * 1e9, source)
+def _gpu(name: str, teraflops: float, gibibytes: float, link: float, network: float, source: str) -> Gpu:
+    return Gpu(name, teraflops * 1e12, gibibytes * 2**30, link * 1e9, network * 1e9, source)
 
 
 GPUS = {
@@ -39,11 +39,11 @@ GPUS = {
     for gpu in (
         _gpu("A100-40", 312, 40, 300, 25, "NVIDIA A100 and DGX A100 data sheets"),
         _gpu("A100", 312, 80, 300, 25, "NVIDIA A100 and DGX A100 data sheets"),
-        _gpu("H100", 989, 80, 450, 50, "NVIDIA H100 (SXM) and DGX H100 data sheets"),
-        _gpu("H200", 989, 141, 450, 50, "NVIDIA H200 (SXM) and DGX H200 data sheets"),
-        _gpu("B200", 2250, 180, 900, 50, "NVIDIA DGX B200 data sheet"),
-        _gpu("L4", 121, 24, 32, 3, "NVIDIA L4 data sheet"),
-        _gpu("L40S", 362, 48, 32, 3, "NVIDIA L40S data sheet"),
+        _gpu("H100", 989, 79.6, 450, 50, "NVIDIA H100 (SXM) and DGX H100 data sheets"),
+        _gpu("H200", 989, 140.4, 450, 50, "NVIDIA H200 (SXM) and DGX H200 data sheets"),
+        _gpu("B200", 2250, 179, 900, 50, "NVIDIA DGX B200 data sheet"),
+        _gpu("L4", 121, 22.5, 32, 3, "NVIDIA L4 data sheet"),
+        _gpu("L40S", 362, 45, 32, 3, "NVIDIA L40S data sheet"),
         _gpu("RTX4090", 165, 24, 32, 3, "NVIDIA Ada GPU architecture whitepaper"),
     )
 }
