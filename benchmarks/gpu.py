@@ -6,14 +6,20 @@
 2. A forward and backward pass in bf16 with `torch.cuda.set_sync_debug_mode("error")`: any host synchronisation raises.
 3. Training speed in bf16, eager and compiled, as bytes/s and as useful FLOPs against the rate of an 8192^3 bf16 product
    measured in the same run, with peak memory.
-Prints Markdown; exits with 1 where a check fails. The text is the documentation that Python carries.
+Prints Markdown as it goes; what fails is told and the rest goes on, and the exit code is 1 then. The text is the
+documentation that Python carries.
 """
 
 import argparse
+import gc
 import statistics
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 
 import torch
@@ -42,10 +48,24 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA GPU here")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a call that is cut off has told what it knew
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
-    good = all([check_against_cpu(rule) for rule in RULES] + [check_synchronisation()])
-    speed(arguments.presets, arguments.bytes, arguments.steps)
-    sys.exit(not good)
+    with tempfile.TemporaryDirectory() as directory:
+        text = corpus.write(Path(directory))[0]
+        good = [attempt(rule or "one stage", partial(check_against_cpu, text, rule)) for rule in RULES]
+        good.append(attempt("synchronisation", partial(check_synchronisation, text)))
+        good += speed(text, arguments.presets, arguments.bytes, arguments.steps)
+    sys.exit(not all(good))
+
+
+def attempt(name: str, action: Callable[[], bool]) -> bool:
+    """Whether it ends well; an error is told, and what comes after it goes on."""
+    try:
+        return action()
+    except Exception:
+        print(f"- {name}: failed\n\n```\n{traceback.format_exc()}```\n")
+        return False
 
 
 def small_model(rule: str) -> AUNet:
@@ -76,9 +96,9 @@ def run(model: AUNet, batch: Batch, device: str, half: bool) -> list[torch.Tenso
     return [x.detach().float().cpu().clone() for x in (loss, *(p.grad for p in model.parameters()))]
 
 
-def check_against_cpu(rule: str) -> bool:
+def check_against_cpu(text: Path, rule: str) -> bool:
     """Largest relative difference of loss and gradients, fp32 and bf16."""
-    model, batch = small_model(rule), read_batch(rule, 2048, 4)
+    model, batch = small_model(rule), read_batch(text, rule, 2048, 4)
     torch.backends.cuda.matmul.allow_tf32 = False
     expected, good = run(model, batch, "cpu", half=False), True
     for half, bound in ((False, 2e-4), (True, 0.1)):
@@ -91,9 +111,9 @@ def check_against_cpu(rule: str) -> bool:
     return good
 
 
-def check_synchronisation() -> bool:
+def check_synchronisation(text: Path) -> bool:
     """A bf16 pass must not wait for the device."""
-    model, batch = small_model("word1+word2").cuda(), read_batch("word1+word2", 2048, 4)
+    model, batch = small_model("word1+word2").cuda(), read_batch(text, "word1+word2", 2048, 4)
     tensors = [x.cuda() for x in (batch.ids, batch.targets, batch.levels, batch.starts)]
     longest = int(batch.starts.diff().max())
     torch.cuda.set_sync_debug_mode("error")
@@ -110,27 +130,34 @@ def check_synchronisation() -> bool:
     return True
 
 
-def speed(presets: list[str], batch_bytes: int, steps: int) -> None:
-    """Bytes per second and share of the GPU's own rate, per preset and mode."""
-    square = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+def speed(text: Path, presets: list[str], batch_bytes: int, steps: int) -> list[bool]:
+    """Bytes per second and share of the GPU's own rate, per mode and preset; what takes long to compile comes last."""
     print("\n| preset | mode | bytes/s | useful share of an 8192^3 bf16 product | peak memory |\n|---|---|---|---|---|")
-    for name in presets:
-        config = load_run(name, []).model
-        batch = read_batch(config.splitter, 8192, max(1, batch_bytes // 8192))
-        flops = useful_flops(config, stage_lengths(batch.levels, batch.starts, batch.counts))
-        for mode in ("eager", "compile"):
-            torch.cuda.reset_peak_memory_stats()
-            model = AUNet.on_meta(config).to_empty(device="cuda")
-            model.initialise(0)
-            if mode == "compile":
-                compile_blocks(model, torch.device("cuda"))
-            optimizers = build_optimizers(model, TrainConfig())
-            seconds = [train_step(model, optimizers, batch) for _ in range(steps + 3)][3:]
-            share = flops / statistics.median(seconds) / product_rate(square)
-            memory = torch.cuda.max_memory_allocated() / 2**30
-            rate = batch.bytes / statistics.median(seconds)
-            print(f"| {name} | {mode} | {rate:,.0f} | {share:.1%} | {memory:.1f} GiB |", flush=True)
-            del model, optimizers
+    return [
+        attempt(f"{name}, {mode}", partial(measure, text, name, mode, batch_bytes, steps))
+        for mode in ("eager", "compile")
+        for name in presets
+    ]
+
+
+def measure(text: Path, name: str, mode: str, batch_bytes: int, steps: int) -> bool:
+    """One row of the table."""
+    gc.collect()  # compiled blocks of the model before refer to each other
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    config = load_run(name, []).model
+    batch = read_batch(text, config.splitter, 8192, max(1, batch_bytes // 8192))
+    flops = useful_flops(config, stage_lengths(batch.levels, batch.starts, batch.counts))
+    model = AUNet.on_meta(config).to_empty(device="cuda")
+    model.initialise(0)
+    if mode == "compile":
+        compile_blocks(model, torch.device("cuda"))
+    optimizers = build_optimizers(model, TrainConfig())
+    seconds = statistics.median([train_step(model, optimizers, batch) for _ in range(steps + 3)][3:])
+    memory = torch.cuda.max_memory_allocated() / 2**30
+    share = flops / seconds / product_rate(torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16))
+    print(f"| {name} | {mode} | {batch.bytes / seconds:,.0f} | {share:.1%} | {memory:.1f} GiB |")
+    return True
 
 
 def train_step(model: AUNet, optimizers: list[torch.optim.Optimizer], batch: Batch) -> float:
@@ -159,12 +186,11 @@ def product_rate(square: torch.Tensor) -> float:
     return statistics.median(rates[1:])
 
 
-def read_batch(rule: str, seq_len: int, rows: int) -> Batch:
-    """Rows of Python's documentation."""
-    with tempfile.TemporaryDirectory() as directory:
-        source = SourceConfig(path=str(corpus.write(Path(directory))[0]))
-        with Loader(DataConfig(sources=(source,), seq_len=seq_len, workers=0), splitter(rule)) as loader:
-            return collate(loader.next_rows(rows))
+def read_batch(text: Path, rule: str, seq_len: int, rows: int) -> Batch:
+    """Rows of a text."""
+    source = SourceConfig(path=str(text))
+    with Loader(DataConfig(sources=(source,), seq_len=seq_len, workers=0), splitter(rule)) as loader:
+        return collate(loader.next_rows(rows))
 
 
 if __name__ == "__main__":

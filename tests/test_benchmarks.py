@@ -106,3 +106,14 @@ def test_scoring_with_shared_prefixes_is_measured_against_each_request_alone() -
     row = [cell.strip() for cell in done.stdout.splitlines()[-1].strip("|").split("|")]
     assert row[2] == "24"
     assert float(row[4]) > float(row[5]) > 0
+
+
+def test_a_part_that_fails_on_a_gpu_does_not_end_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import gpu
+
+    def broken() -> bool:
+        raise RuntimeError("no such kernel")
+
+    assert [gpu.attempt("first", broken), gpu.attempt("second", lambda: True)] == [False, True]
+    assert "first: failed" in (told := capsys.readouterr().out)
+    assert "no such kernel" in told
