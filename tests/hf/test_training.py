@@ -16,7 +16,8 @@ from transformers import (
 )
 
 import aunet
-from aunet.hf import AUNetForCausalLM
+from aunet.hf import AUNetConfig, AUNetForCausalLM
+from tests.model.packs import small_config
 
 TEXT = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
 """English that has nothing to do with what the model has seen."""
@@ -80,6 +81,15 @@ def test_what_is_accumulated_is_one_batch(trained: Path, tmp_path: Path, side: s
     whole.train()
     parts.train()
     assert losses(parts) == pytest.approx(losses(whole), rel=tolerance)
+
+
+def test_a_smoothed_loss_predicts_the_next_byte(tmp_path: Path) -> None:
+    AUNetForCausalLM(AUNetConfig(aunet=small_config(2))).save_pretrained(tmp_path)
+    plain, smoothed = (
+        trainer(tmp_path, tmp_path, "right", label_smoothing_factor=factor).evaluate()["eval_loss"]
+        for factor in (0.0, 1e-6)
+    )
+    assert smoothed == pytest.approx(plain, abs=1e-3)
 
 
 def test_recomputing_activations_is_refused_in_one_line(trained: Path) -> None:

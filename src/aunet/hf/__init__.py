@@ -8,6 +8,7 @@ from aunet.errors import MissingExtra
 
 try:
     import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 except ImportError:
     raise MissingExtra("transformers", "hf", "aunet.hf") from None
 
@@ -21,3 +22,5 @@ __all__ = ["AUNetCache", "AUNetConfig", "AUNetForCausalLM", "AUNetTokenizer"]
 transformers.AutoConfig.register("aunet", AUNetConfig, exist_ok=True)
 transformers.AutoModelForCausalLM.register(AUNetConfig, AUNetForCausalLM, exist_ok=True)
 transformers.AutoTokenizer.register(AUNetConfig, AUNetTokenizer, exist_ok=True)
+# Where `Trainer` looks whether the labels of a smoothed loss are to be shifted; `register` does not put names there.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[AUNetConfig.model_type] = AUNetForCausalLM.__name__
