@@ -300,6 +300,7 @@ def test_a_model_is_one_file_of_weights(tmp_path: Path) -> None:
         model.save_pretrained(tmp_path / "model", max_shard_size="1KB")
     model.save_pretrained(tmp_path / "model", max_shard_size="5GB")
     assert (tmp_path / "model" / "model.safetensors").is_file()
+    AUNetForCausalLM.from_pretrained(pretrained_model_name_or_path=tmp_path / "model")
     (tmp_path / "file").write_text("x")
     with pytest.raises(AUNetError, match="a file is there"):
         model.save_pretrained(tmp_path / "file")

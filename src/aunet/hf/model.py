@@ -135,11 +135,16 @@ class AUNetForCausalLM(ByteGeneration, PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(
-        cls, path: str | PathLike[str] | None, *arguments: Any, output_loading_info: bool = False, **options: Any
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str] | None,
+        *arguments: Any,
+        output_loading_info: bool = False,
+        **options: Any,
     ) -> Any:
         """A model directory, from either side; AUNetError if its tensors are not those of its configuration."""
         if options.setdefault("use_safetensors", True) is not True:
             raise AUNetError("use_safetensors: weights are read from safetensors only, nothing is unpickled")
+        path = pretrained_model_name_or_path
         options["ignore_mismatched_sizes"] = True  # they are reported below, as missing and unknown tensors are
         model, found = super().from_pretrained(path, *arguments, output_loading_info=True, **options)
         mismatched = {name for name, *_ in found["mismatched_keys"]}
