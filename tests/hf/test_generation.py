@@ -192,6 +192,30 @@ def test_stop_strings_are_bytes(model: AUNetForCausalLM) -> None:
         model.generate(**batch, max_new_tokens=4, stop_strings="")
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("prompts", [["abc", "d"], ["d", "abc"]])
+def test_padding_behind_an_end_has_no_score(prompts: list[str], beams: int) -> None:
+    model = AUNetForCausalLM(AUNetConfig(aunet=small_config(1)))
+    # The row of "d" ends with its first byte, the other one with its third.
+    first = model.generate(**batch_of(["abc"]), max_new_tokens=3)[0, -3:].tolist()
+    ends = model.generate(**batch_of(["d"]), max_new_tokens=1)[0, -1:].tolist()
+    assert not set(first) & set(ends)
+    found = model.generate(
+        **batch_of(prompts),
+        max_new_tokens=3,
+        eos_token_id=ends,
+        num_beams=beams,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    scores = model.compute_transition_scores(
+        found.sequences, found.scores, found.get("beam_indices"), normalize_logits=True
+    )
+    new = found.sequences[:, -scores.shape[1] :]
+    assert scores.lt(0).equal(new.ne(PAD))
+    assert new.eq(PAD).any(1).tolist() == [prompt == "d" for prompt in prompts]
+
+
 def test_text_streams(model: AUNetForCausalLM, capsys: pytest.CaptureFixture[str]) -> None:
     (whole,) = continued(model, ["She "], max_new_tokens=40)
     streamer = TextIteratorStreamer(TOKENIZER, skip_prompt=True, skip_special_tokens=True)

@@ -62,6 +62,14 @@ class ByteGeneration(GenerationMixin):
         kwargs.pop("tokenizer", None)  # came with stop strings, and the library hands on whatever it was given
         return super().prepare_inputs_for_generation(input_ids, **kwargs)
 
+    def compute_transition_scores(self, sequences: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        """Scores of the chosen ids, 0 at the padding of rows that ended before others: padding has no score."""
+        padding_BS = sequences == PAD
+        scores_BS: Tensor = super().compute_transition_scores(
+            sequences.masked_fill(padding_BS, EOS), *arguments, **options
+        )
+        return scores_BS.masked_fill(padding_BS[:, -scores_BS.shape[1] :], 0.0)
+
     def init_continuous_batching(self, *_: Any, **__: Any) -> Any:
         """AUNetError: the library's own would need its own caches."""
         raise AUNetError("generate_batch: continuous batching is not supported here; `aunet serve` does it")
