@@ -177,7 +177,7 @@ def test_stop_strings_are_bytes(model: AUNetForCausalLM) -> None:
     (whole,) = continued(model, ["She walks under the "], max_new_tokens=40)
     stop = whole[10:13]
     batch = batch_of(["She walks under the "])
-    for stops in (stop.decode(), ["\xe9\xe9", stop.decode()]):
+    for stops in (stop.decode(), stop, ["\xe9\xe9", stop.decode()]):
         found = TOKENIZER.decode_bytes(model.generate(**batch, max_new_tokens=40, stop_strings=stops)[0])
         assert found.endswith(whole[: whole.index(stop) + 3])
     # A character of several bytes, which the untrained model writes when it is made to.

@@ -87,5 +87,5 @@ class ByteGeneration(GenerationMixin):
         criteria = super()._get_stopping_criteria(generation_config, stopping_criteria, tokenizer)
         if stops is not None:
             # The library compares characters where a tokenizer of ours has bytes.
-            criteria.append(EndsWith([stops] if isinstance(stops, str) else stops))
+            criteria.append(EndsWith([stops] if isinstance(stops, str | bytes) else stops))
         return criteria
