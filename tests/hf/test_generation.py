@@ -216,6 +216,17 @@ def test_padding_behind_an_end_has_no_score(prompts: list[str], beams: int) -> N
     assert new.eq(PAD).any(1).tolist() == [prompt == "d" for prompt in prompts]
 
 
+def test_processors_of_prompts_take_padding() -> None:
+    model = AUNetForCausalLM(AUNetConfig(aunet=small_config(1)))
+    options: dict[str, Any] = {
+        "max_new_tokens": 4,
+        "encoder_repetition_penalty": 3.0,
+        "encoder_no_repeat_ngram_size": 2,
+    }
+    together = continued(model, ["abc", "d"], **options)
+    assert together == [continued(model, [prompt], **options)[0] for prompt in ("abc", "d")]
+
+
 def test_text_streams(model: AUNetForCausalLM, capsys: pytest.CaptureFixture[str]) -> None:
     (whole,) = continued(model, ["She "], max_new_tokens=40)
     streamer = TextIteratorStreamer(TOKENIZER, skip_prompt=True, skip_special_tokens=True)

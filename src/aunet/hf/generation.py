@@ -80,6 +80,11 @@ class ByteGeneration(GenerationMixin):
             name = str(generation_mode.value).replace("_", " ")
             raise AUNetError(f"generate: {name} is not supported; there is greedy search, sampling and beam search")
 
+    def _get_logits_processor(self, generation_config: Any, *, encoder_input_ids: Tensor, **options: Any) -> Any:
+        # Processors of prompts look up the score of every id in them, and padding has none; BOS is never drawn.
+        prompts = encoder_input_ids.masked_fill(encoder_input_ids == PAD, BOS)
+        return super()._get_logits_processor(generation_config, encoder_input_ids=prompts, **options)
+
     def _get_stopping_criteria(
         self, generation_config: Any, stopping_criteria: Any, tokenizer: Any = None
     ) -> StoppingCriteriaList:
