@@ -91,6 +91,18 @@ def test_digits_stand_under_their_characters() -> None:
     assert _blocks(printed)["stage 1"][:2] == ["a日é↵", "00 10"]
 
 
+@pytest.mark.parametrize("text", ["e\u0301xy", "नमस्ते", "สวัสดี", "\u0301ab", "a\n\u0301b"])
+def test_marks_without_a_width_have_the_digit_of_what_they_are_drawn_on(text: str) -> None:
+    shown, digits = _blocks(_print(make(text.encode(), "word1"), "word1", None))["stage 1"][:2]
+    assert len(digits) == cell_len(shown)
+
+
+def test_the_bits_of_an_accent_are_added_to_those_of_its_letter() -> None:
+    printed = _print(make("123456e\u0301".encode(), "word1"), "word1", None)
+    # Bits are 0, 1/8, ..., 5/8, and 6/8 + 7/8 + 8/8.
+    assert _blocks(printed)["stage 1"][:2] == ["123456e\u0301", "0000002"]
+
+
 def test_headings_name_rule_units_and_sizes() -> None:
     printed = _print(make(b"one two three four ", "word1+word2"), "word1+word2", None)
     assert "stage 2  word1  4 units  4.75 bytes per unit" in printed

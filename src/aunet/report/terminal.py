@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 from aunet.report import colours
-from aunet.report.passage import Passage
+from aunet.report.passage import Character, Passage
 
 UNIT_STYLES_16 = ("black on bright_cyan", "bright_white on blue")
 """For terminals with the 16 named colours, where two tones of one hue may be the same."""
@@ -90,11 +90,12 @@ class PassageView:
 
     def _bits(self, system: str | None) -> Iterator[Cell]:
         styles = _heat_styles(system)
-        for character in self.passage.characters():
-            bits = self.passage.bits_of(character.start, character.end) or 0.0
+        for characters in _drawn_together(self.passage.characters()):
+            bits = self.passage.bits_of(characters[0].start, characters[-1].end) or 0.0
+            shown = "".join(character.shown for character in characters)
             digit = str(int(bits)) if bits < 10 else "+"
             below = digit if system is None else ""
-            yield Cell(character.shown, styles[colours.step(bits)], below, character.text == "\n")
+            yield Cell(shown, styles[colours.step(bits)], below, any(one.text == "\n" for one in characters))
 
     def _legend(self, system: str | None) -> Text:
         text = Text()
@@ -107,6 +108,18 @@ class PassageView:
             for label, style in zip(colours.LABELS, _heat_styles(system), strict=True):
                 text.append(f" {label} ", style=style)
         return text
+
+
+def _drawn_together(characters: Iterable[Character]) -> Iterator[list[Character]]:
+    """Characters with the marks that are drawn on them: accents and vowels that have no width of their own."""
+    together: list[Character] = []
+    for character in characters:
+        if cell_len(character.shown) and any(cell_len(one.shown) for one in together):
+            yield together
+            together = []
+        together.append(character)
+    if together:
+        yield together
 
 
 def _unit_styles(stage: int, system: str | None) -> list[Style]:
