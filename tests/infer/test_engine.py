@@ -301,7 +301,12 @@ def test_scores_are_log_probabilities_of_the_model(stop: tuple[bytes, ...]) -> N
 
 @pytest.mark.parametrize(
     ("options", "key"),
-    [({"max_bytes": -1}, "max_bytes"), ({"stop": (b"",)}, "stop"), ({"alternatives": -1}, "alternatives")],
+    [
+        ({"max_bytes": -1}, "max_bytes"),
+        ({"max_bytes": 2.5}, "max_bytes"),
+        ({"stop": (b"",)}, "stop"),
+        ({"alternatives": -1}, "alternatives"),
+    ],
 )
 def test_bad_requests_are_one_line(options: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=f"^{key}: .+") as caught:

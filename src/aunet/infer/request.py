@@ -22,8 +22,8 @@ class Request:
     """Give out the prompt first, with its scores if there are any."""
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 0:
-            raise ConfigError(f"max_bytes: {self.max_bytes} is negative")
+        if self.max_bytes < 0 or self.max_bytes % 1:  # what is left of 2.5 would never be 0
+            raise ConfigError(f"max_bytes: {self.max_bytes} is not a whole number from 0")
         if not all(self.stop):
             raise ConfigError("stop: an empty stop string would end every text at once; leave it out")
         if self.alternatives is not None and not 0 <= self.alternatives <= VOCAB_SIZE:
