@@ -98,6 +98,15 @@ def test_a_cache_goes_on_from_where_it_was_and_can_be_copied(model: AUNetForCaus
         model(ids, cache=shared)
 
 
+@pytest.mark.parametrize("read", [5, 6])
+def test_a_cache_that_leaves_nothing_to_read_is_one_line(read: int) -> None:
+    model = AUNetForCausalLM(AUNetConfig(aunet=small_config(1)))
+    ids = torch.tensor([[BOS, *b"abcde"]])
+    cache = model(ids[:, :read], use_cache=True).cache
+    with pytest.raises(AUNetError, match=rf"^cache: it has read {read} columns already, and input_ids has 5;"):
+        model.generate(ids[:, :5], cache=cache, max_new_tokens=3)
+
+
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_sampling_follows_the_seed_and_its_limits(model: AUNetForCausalLM, use_cache: bool) -> None:
     def draw(seed: int, **options: Any) -> list[bytes]:

@@ -57,10 +57,17 @@ class ByteGeneration(GenerationMixin):
     def _supports_default_dynamic_cache(cls) -> bool:
         return False  # the forward pass makes the cache
 
-    def prepare_inputs_for_generation(self, input_ids: Any, **kwargs: Any) -> dict[str, Any]:
-        """What the forward pass is given for these ids."""
+    def prepare_inputs_for_generation(
+        self, input_ids: Any, next_sequence_length: int | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """What the forward pass is given for these ids; AUNetError where the cache leaves none of them to read."""
+        if next_sequence_length is not None and next_sequence_length < 1:  # the library would read ids a second time
+            raise AUNetError(
+                f"cache: it has read {kwargs['cache'].columns} columns already, and input_ids has "
+                f"{input_ids.shape[1]}; give at least one more, or leave the cache out"
+            )
         kwargs.pop("tokenizer", None)  # came with stop strings, and the library hands on whatever it was given
-        return super().prepare_inputs_for_generation(input_ids, **kwargs)
+        return super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)
 
     def compute_transition_scores(self, sequences: Tensor, *arguments: Any, **options: Any) -> Tensor:
         """Scores of the chosen ids, 0 at the padding of rows that ended before others: padding has no score."""
