@@ -128,6 +128,8 @@ def test_what_cannot_be_planned_is_one_line() -> None:
     for arguments, line in [
         (("aunet-5", 1e14), "--family: no family 'aunet-5'; known: aunet-2, "),
         (("aunet-2", 1e8), "--compute: the smallest aunet-2 takes .* raise --compute or lower --gamma"),
+        (("aunet-2", 1e-5), "--compute: the smallest aunet-2 takes"),
+        (("aunet-2", 1e40), "--compute: the budget asks for 6.9e.18 FLOPs per byte, .*; lower --compute or raise"),
         (("aunet-2", -1.0), "--compute: -1 is not a finite number above 0"),
         (("aunet-2", 1e14, 0.0), "--gamma: 0 is not a finite number above 0"),
         (("aunet-2", 1e14, 4.0, SMALL_BPE), "--tokenizer: aunet-2 reads bytes"),

@@ -26,6 +26,8 @@ WIDTHS = (1.0, 1.5, 2.25)
 """Of stages 2, 3 and 4, relative to stage 2."""
 FLOPS_WEIGHT = 16.0
 """How much more a deviation from the FLOPs counts than one from the proportions, both as logarithms."""
+LARGEST = 1e13
+"""Useful FLOPs per byte that are planned at most: wider and deeper models no configuration holds."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,13 @@ def family(name: str) -> Family:
 def shape(kind: Family, flops_per_byte: float, text: Text) -> AUNetConfig:
     """The shape of a family whose useful FLOPs per byte, head included, are as near as its proportions allow.
 
-    ConfigError where not even the smallest shape is that small.
+    ConfigError where not even the smallest shape is that small, or none is that large.
     """
+    if flops_per_byte > LARGEST:
+        raise ConfigError(
+            f"--compute: the budget asks for {flops_per_byte:.2g} FLOPs per byte, the most that is planned is "
+            f"{LARGEST:.0e}; lower --compute or raise --gamma"
+        )
     found = _candidates(kind, text, flops_per_byte)
     dims, layers, flops = min(found, key=lambda one: _distance(kind, one[0], one[1], one[2], flops_per_byte))
     if flops > 1.5 * flops_per_byte:

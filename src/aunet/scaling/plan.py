@@ -194,7 +194,7 @@ def row_length(compute: float) -> int:
     """
     _check_positive("compute", compute)
     exponent: int = round(math.log2(512 * (compute / 1e13) ** 0.25))
-    return min(8192, max(256, 1 << exponent))
+    return int(1 << min(13, max(8, exponent)))
 
 
 def _check_positive(flag: str, value: float) -> None:
