@@ -12,7 +12,7 @@ from aunet.config import SourceConfig
 from aunet.data.problems import Problems
 from aunet.data.sources import balanced
 from aunet.errors import AUNetError, ConfigError
-from aunet.files import replacing
+from aunet.files import make_directory, replacing
 from aunet.vocabulary import Tokens
 from aunet.vocabulary.training import train_tokenizer
 
@@ -57,6 +57,10 @@ def train_file(
     """
     if max_bytes is not None and not max_bytes > 0:
         raise ConfigError(f"--max-bytes: {max_bytes:g} is not above 0")
+    # Before the text is read, which may take hours: can the result be written?
+    make_directory(out.parent, "--out")
+    if out.is_dir():
+        raise AUNetError(f"--out: {out} is a directory; name a file, such as {out / 'tokenizer.json'}")
     sources = [SourceConfig(path=path, text_field=text_field) for path in paths]
     most, problems = math.inf if max_bytes is None else max_bytes, Problems()
     documents = total = 0

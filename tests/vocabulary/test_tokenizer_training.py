@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from aunet.errors import ConfigError
+from aunet.errors import AUNetError, ConfigError
+from aunet.tokenizer import train_file
 from aunet.vocabulary import Tokens
 from aunet.vocabulary.training import train_tokenizer
 from tests.vocabulary.bpe import TEXTS, tokens, trained
@@ -30,6 +32,18 @@ def test_the_size_counts_the_tokens_of_the_file() -> None:
     assert len(json.loads(trained(100_000))["model"]["vocab"]) < 1000  # no pair is left that repeats
     with pytest.raises(ConfigError, match="--vocab-size: 255 is below 256"):
         trained(255)
+    with pytest.raises(ConfigError, match="--vocab-size: 16777215 is above 16777214"):
+        trained((1 << 24) - 1)
+
+
+def test_where_it_cannot_be_written_no_text_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out, line in (
+        (tmp_path, "is a directory; name a file"),
+        (tmp_path / "file" / "t.json", "cannot be written to"),
+    ):
+        with pytest.raises(AUNetError, match=f"--out: .* {line}"):
+            train_file([str(tmp_path / "absent.txt")], 300, out, "text", None, Console())
 
 
 def test_other_processes_learn_the_same(tmp_path: Path) -> None:

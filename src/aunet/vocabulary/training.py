@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from aunet.errors import ConfigError, MissingExtra
-from aunet.vocabulary.tokens import stretches
+from aunet.vocabulary.tokens import MARKS, stretches
 
 CUTS = "|".join(
     (
@@ -26,6 +26,8 @@ CUTS = "|".join(
 """What stays together at most."""
 SMALLEST = 256
 """Tokens of the bytes themselves."""
+LARGEST = (1 << 24) - MARKS
+"""Tokens of the largest model; the library sets memory aside for as many as it is asked for."""
 RAREST = 2
 """Times that a pair must occur to become a token."""
 
@@ -37,6 +39,8 @@ def train_tokenizer(documents: Iterable[bytes], size: int) -> str:
     """
     if size < SMALLEST:
         raise ConfigError(f"--vocab-size: {size} is below {SMALLEST}; every byte needs a token of its own")
+    if size > LARGEST:
+        raise ConfigError(f"--vocab-size: {size} is above {LARGEST}, and no model has more; lower it")
     try:
         from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     except ImportError:
