@@ -21,6 +21,12 @@ def test_seeds_are_repetitions_and_what_was_repeated_stands() -> None:
     assert single.best("valid").first.name == "lucky"  # type: ignore[union-attr]
 
 
+def test_seeds_that_were_scored_on_other_documents_are_named() -> None:
+    (cell,) = cells([record("r0"), record("r1", seed=1, documents={"valid": [(4.0, 2)]})])
+    with pytest.raises(AUNetError, match="r0, r1 on valid: a mean over runs needs"):
+        cell.settings[0].documents("valid")
+
+
 def test_settings_within_one_per_cent_count_for_the_laws() -> None:
     runs = [record(f"r{i}", bits, lr=1e-3 * (i + 1)) for i, bits in enumerate((2.0, 2.0199, 2.021, 2.5))]
     other_size = {**runs[0].config, "model": {**runs[0].config["model"], "rope_theta": 1e4}}

@@ -37,8 +37,12 @@ class Setting:
         return sum(record.bits_per_byte[valid] for record in self.records) / len(self.records)
 
     def documents(self, valid: str) -> tuple[DocumentScore, ...]:
-        """Mean bits of every document."""
-        return mean_documents([record.documents[valid] for record in self.records])
+        """Mean bits of every document; AUNetError where the runs were not scored on the same ones."""
+        try:
+            return mean_documents([record.documents[valid] for record in self.records])
+        except AUNetError as error:
+            names = ", ".join(record.name for record in self.records)
+            raise AUNetError(f"{names} on {valid}: {error}; give one of the sets another name") from None
 
     def mean(self, name: str) -> float:
         """Mean of a number of the records."""
