@@ -210,6 +210,8 @@ def search(**more: Any) -> Sweep:
         ({"lr": (1e-2, 1e-3)}, "--lr: 0.01 to 0.001 is no range above 0"),
         ({"batch": (0.0, 9.0)}, "--batch: 0 to 9 is no range above 0"),
         ({"study": "a/b"}, "--study: 'a/b' is to be a file name"),
+        ({"prune_above": -0.1}, "--prune-above: -0.1 would end the best run too"),
+        ({"prune_above": math.nan}, "--prune-above: nan would end"),
         ({"stale_after": 1}, "--stale-after: 1 seconds are too few"),
         ({"batch": (512.0, math.inf)}, "--batch: 512 to inf is no range"),
         ({"family": ""}, "--family: it is empty"),

@@ -72,6 +72,8 @@ class Sweep:
             raise ConfigError(f"--points: {self.points} is not at least 1")
         if self.stale_after < 4:
             raise ConfigError(f"--stale-after: {self.stale_after} seconds are too few; give 4 or more")
+        if self.prune_above is not None and not self.prune_above >= 0:
+            raise ConfigError(f"--prune-above: {self.prune_above:g} would end the best run too; give 0 or more")
         if self.config.train.steps is not None:
             raise ConfigError(
                 "train.steps: with a number of steps, larger batches would read more; set train.bytes, train.compute "
