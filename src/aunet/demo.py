@@ -1,5 +1,6 @@
 """`make demo`: train on the text that Python carries, measure, sample, and write one page that shows it."""
 
+import json
 import time
 from pathlib import Path
 
@@ -46,17 +47,18 @@ def run_demo(out: Path, seconds: float, console: Console) -> int:
     with replacing(path) as partial:
         partial.write_text(report_html(report), encoding="utf-8")
     _print(report, console)
-    console.print(f"\nreport: {path}\nmodel:  {config.train.out}  (aunet generate {config.train.out} --prompt ...)")
+    model_line = f"model:  {config.train.out}  (aunet generate {config.train.out} --prompt ...)"
+    console.print(f"\nreport: {path}\n{model_line}", markup=False)
     return 0
 
 
 def _configured(out: Path, train: Path, valid: Path, seconds: float, console: Console) -> RunConfig:
     """The preset on this text, with as many steps as this machine does in the time."""
     overrides = [
-        f"data.sources=[{{path: '{train}'}}]",
-        f"data.valid=[{{path: '{valid}'}}]",
+        f"data.sources={json.dumps([{'path': str(train)}])}",
+        f"data.valid={json.dumps([{'path': str(valid)}])}",
         "data.valid_bytes=30000",
-        f"train.out={out / 'model'}",
+        f"train.out={json.dumps(str(out / 'model'))}",
     ]
     config = load_run("demo", overrides)
     found = checkpoint.newest(open_storage(config.train), console.print)
