@@ -4,10 +4,14 @@ A process takes seconds to import torch, so this is tested with real processes (
 by calling its entry point in this one (`here`).
 """
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aunet.cli.process import run
+from aunet.train.export import Exported
 from tests.runs import aunet, here, refused
 
 COMMANDS = ["train", "demo", "generate", "eval", "inspect", "info", "split", "convert"]
@@ -27,6 +31,39 @@ def test_a_model_that_is_not_there(tmp_path: Path, name: str) -> None:
 
 def test_a_device_that_is_not_there(model: Path) -> None:
     assert "device" in refused("generate", model, "--device", "nonsense", code=1)
+
+
+def test_an_error_of_the_system_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def write() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/report.html")
+
+    with pytest.raises(SystemExit) as end:
+        run(write)
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "aunet: error: out/report.html: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "work"),
+    [
+        (["convert", "lingua", "a.pth", "a.json", "out[new]"], "aunet.model.convert.convert_lingua"),
+        (["export", "runs[new]"], "aunet.train.export.export"),
+    ],
+)
+def test_names_with_brackets_are_shown_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], work: str
+) -> None:
+    def done(*given: Any) -> Any:
+        if callable(given[-1]):
+            given[-1]("runs[new]: damaged")
+            return Exported("runs[new]", 4, Path("out[new]"))
+        return f"{given[-1]}: AU-Net"
+
+    monkeypatch.setattr(work, done)
+    result = here(*arguments)
+    assert result.returncode == 0
+    assert "out[new]: " in result.stdout
+    assert result.stderr in ("", "runs[new]: damaged\n")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.runs import aunet, done, refused, write_text
@@ -11,6 +12,14 @@ class TestTrain:
     def test_the_list_of_presets(self) -> None:
         shown = done("train", "--list")
         assert all(name in shown for name in ("demo", "aunet2-2m", "aunet3-1b"))
+
+    def test_the_list_is_whole_on_a_narrow_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        shown = done("train", "--list")
+        assert "transformer-bytes-1b" in shown
+        assert "1.6e+06" in shown
+        assert "what it is" in shown
+        assert "…" not in shown
 
     def test_what_is_refused(self, work: Path, tmp_path: Path) -> None:
         assert "aunet train --list" in refused("train")

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from aunet.cli.options import DeviceOption, JsonOption, ModelArgument, given_bytes
+from aunet.cli.output import show
 
 convert = typer.Typer(help="Read checkpoints of other implementations.", no_args_is_help=True)
 
@@ -40,7 +41,7 @@ def info(
     if as_json:
         print(json.dumps(accounting.to_json()))
     else:
-        Console().print(table(accounting))
+        show(table(accounting))
 
 
 def split(
@@ -64,4 +65,4 @@ def lingua(
     """Convert a checkpoint of the reference AU-Net (Meta Lingua)."""
     from aunet.model.convert import convert_lingua
 
-    Console().print(convert_lingua(weights, config, out), highlight=False, soft_wrap=True)
+    Console().print(convert_lingua(weights, config, out), highlight=False, markup=False, soft_wrap=True)

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from aunet.cli.options import JsonOption
+from aunet.cli.output import show
 
 
 def plan(
@@ -29,6 +30,6 @@ def plan(
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    Console().print(table(found))
+    show(table(found))
     for line in lines(found):
         Console().print(line, highlight=False, markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from aunet.cli.options import JsonOption
+from aunet.cli.output import show
 from aunet.errors import ConfigError
 
 tokenizer = typer.Typer(help="Tokenizers, for models over tokens.", no_args_is_help=True)
@@ -23,9 +24,8 @@ def train(
     """Train on any text; the same command again resumes."""
     from aunet import presets
 
-    console = Console()
     if list_presets:
-        console.print(presets.table())
+        show(presets.table())
         return
     if config is None:
         raise ConfigError("name a configuration or a preset; aunet train --list shows the presets")
@@ -40,7 +40,7 @@ def train(
     from aunet.evals.bpb import make_validate
     from aunet.train.run import run_training
 
-    finished = run_training(run, make_validate, console)
+    finished = run_training(run, make_validate, Console())
     raise typer.Exit(finished.exit_code)
 
 
@@ -56,7 +56,9 @@ def export(
     from aunet.train import export as work
 
     errors = Console(stderr=True)
-    done = work.export(checkpoint, step, out, lambda text: errors.print(text, highlight=False, soft_wrap=True))
+    done = work.export(
+        checkpoint, step, out, lambda text: errors.print(text, highlight=False, markup=False, soft_wrap=True)
+    )
     if as_json:
         print(json.dumps({"source": done.source, "step": done.step, "out": str(done.out)}))
     else:

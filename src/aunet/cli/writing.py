@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from aunet.cli.options import DeviceOption, JsonOption, ModelArgument, NativeOption, WeightsOption, given_bytes
+from aunet.cli.output import show
 from aunet.errors import ConfigError
 
 bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
@@ -118,4 +118,4 @@ def decode(
     if as_json:
         print(json.dumps(values))
     else:
-        Console().print(bench.table(values, batches))
+        show(bench.table(values, batches))

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 from rich.console import Console
+from rich.markup import escape
 
 import aunet
 from aunet.config import RunConfig, SourceConfig, Strict
@@ -67,7 +68,7 @@ def record_run(job: Job, console: Console) -> int:
     it cannot begin, or where the record is there and belongs to another run.
     """
     if existing_record(job):
-        console.print(f"{job.record} is there", highlight=False, soft_wrap=True)
+        console.print(f"{job.record} is there", highlight=False, markup=False, soft_wrap=True)
         return 0
     for source in job.valid.values():
         next(files_documents([source.path], source.text_field))  # before hours of training: is it there?
@@ -111,7 +112,7 @@ def write_unfinished(job: Job, status: str, reason: str) -> None:
 def _score(job: Job, source: SourceConfig, console: Console) -> tuple[DocumentScore, ...]:
     """Bits and bytes of every document; rounded to a thousandth of a bit, which nothing can be told from."""
     session = aunet.load(job.out, prepare_device(job.config.train)).session()
-    with console.status(f"scoring {source.path}"):
+    with console.status(f"scoring {escape(source.path)}"):
         documents = [data for _, data in files_documents([source.path], source.text_field)]
         found = [(round(one.bits, 3), one.bytes) for one in score_documents(session, documents)]
     if not sum(size for _, size in found):

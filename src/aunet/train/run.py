@@ -110,6 +110,7 @@ def run_training(
                 f"stopped after step {outcome.step} of {plan.steps}, saved in {storage}; "
                 "run the same command again to resume",
                 highlight=False,
+                markup=False,
                 soft_wrap=True,
             )
         return Finished(outcome, stop.exit_code if outcome.stopped else 0)
