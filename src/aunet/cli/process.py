@@ -9,7 +9,7 @@ from aunet.errors import AUNetError, ConfigError
 
 
 def run(command: Callable[[], object]) -> NoReturn:
-    """Run to the end of the process: an AUNetError is one line on stderr, never a traceback.
+    """Run to the end of the process: an AUNetError, or one of the system, is one line on stderr, never a traceback.
 
     What stdout cannot encode, as where it is ASCII, is written as a question mark; stderr always has a way.
     """
@@ -23,6 +23,9 @@ def run(command: Callable[[], object]) -> NoReturn:
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except BrokenPipeError:
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:  # wherever it strikes: a disk that is full, a directory that is gone
+        print(f"aunet: error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
