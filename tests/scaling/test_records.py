@@ -32,7 +32,13 @@ def test_directories_are_read_in_order_with_what_is_below(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("values", "what"), [({"family": "old"}, "no version"), ({"version": 2}, "version 2"), ([], "no")]
+    ("values", "what"),
+    [
+        ({"family": "old"}, "no version"),
+        ({"version": 2}, "version 2"),
+        ([], "no"),
+        ({"version": 1, "step": 2, "files": {}}, "no family"),  # the manifest of a checkpoint
+    ],
 )
 def test_other_versions_are_named_and_skipped(tmp_path: Path, values: object, what: str) -> None:
     write_record(tmp_path / "new.json", record())

@@ -163,8 +163,8 @@ def read_record(path: Path) -> Record:
 def read_records(paths: Sequence[Path]) -> Records:
     """Read record files, and directories with all that is below them, in the order of their names.
 
-    A JSON file without a version, or with another one, is not a record of this format: it is named and skipped. A file
-    that says it is one and is not valid, or that is not JSON, is refused: AUNetError.
+    A JSON file without a version, with another one, or without a family is not a record of this format: it is named and
+    skipped. A file that says it is one and is not valid, or that is not JSON, is refused: AUNetError.
     """
     files: list[Path] = []
     for path in paths:
@@ -174,13 +174,19 @@ def read_records(paths: Sequence[Path]) -> Records:
     records, skipped = [], []
     for path in dict.fromkeys(files):
         values = _load(path)
-        if not isinstance(values, Mapping) or values.get("version") != VERSION:
-            found = values.get("version") if isinstance(values, Mapping) else None
-            what = "no version" if found is None else f"version {found}"
-            skipped.append(f"{path}: skipped: it has {what}, not {VERSION}, so it is no record that can be read here")
-            continue
-        records.append(_parse(path, values))
+        if what := _otherness(values):
+            skipped.append(f"{path}: skipped: it has {what}, so it is no record that can be read here")
+        else:
+            records.append(_parse(path, values))
     return Records(tuple(records), tuple(skipped))
+
+
+def _otherness(values: Any) -> str | None:
+    """What tells a JSON file from a record that can be read here; None if it is one, valid or not."""
+    version = values.get("version") if isinstance(values, Mapping) else None
+    if version != VERSION:
+        return f"{'no version' if version is None else f'version {version}'}, not {VERSION}"
+    return None if "family" in values else "no family"  # as the files of checkpoints, which have versions too
 
 
 def _load(path: Path) -> Any:
