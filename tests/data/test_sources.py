@@ -182,6 +182,7 @@ def test_paths_that_mean_nothing(tmp_path, name, message):
 
 def test_paths_that_cannot_be_looked_at_are_one_line():
     assert "File name too long" in error_of("a" * 5000)
+    assert error_of("").startswith("the path of a source is empty; ")
     assert error_of("~nobody-of-this-name/a.txt").startswith("~nobody-of-this-name/a.txt: ")
 
 

@@ -209,6 +209,8 @@ def find_files(path: str, problems: Problems) -> list[str]:
 
     A file without a known suffix is refused if it is named, counted if a glob or directory holds it.
     """
+    if not path:  # which would mean the current directory
+        raise AUNetError("the path of a source is empty; name a file, a directory or a glob")
     try:
         return _find(Path(path).expanduser(), path, problems)
     except OSError as error:
