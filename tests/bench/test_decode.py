@@ -60,7 +60,7 @@ def test_every_byte_is_written_and_counted() -> None:
     ("flags", "word"),
     [
         (("--text", "missing.txt"), "missing.txt"),
-        (("--prompt-bytes", "99999999"), "the text has"),
+        (("--prompt-bytes", "99999999"), "lower --batch, --prompt-bytes or"),
         (("--batch", "0"), "--batch"),
         (("--weights", "fp4"), "weights"),
     ],

@@ -209,7 +209,10 @@ def search(**more: Any) -> Sweep:
         ({"points": 0}, "--points: 0 is not at least 1"),
         ({"lr": (1e-2, 1e-3)}, "--lr: 0.01 to 0.001 is no range above 0"),
         ({"batch": (0.0, 9.0)}, "--batch: 0 to 9 is no range above 0"),
-        ({"study": "a/b"}, "--study: 'a/b' is to be a file name"),
+        (
+            {"study": "a/b"},
+            "--study: 'a/b' is to be a file name of letters, digits, . _ and -; by default it is --family",
+        ),
         ({"prune_above": -0.1}, "--prune-above: -0.1 would end the best run too"),
         ({"prune_above": math.nan}, "--prune-above: nan would end"),
         ({"stale_after": 1}, "--stale-after: 1 seconds are too few"),

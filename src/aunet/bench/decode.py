@@ -99,7 +99,10 @@ def measure(
     require_bytes(model.config, "bench decode")
     needed = APART * (max(batches) - 1) + prompt + new
     if len(text) < needed:
-        raise ConfigError(f"the text has {len(text)} bytes; {needed} are needed for these options")
+        raise ConfigError(
+            f"--text: {len(text)} bytes, and {needed} are needed; give more of it, or lower --batch, --prompt-bytes or "
+            "--new-bytes"
+        )
     found = [Decoding(batch) for batch in batches]
     rates, flows = [], []
     session = model.session()

@@ -60,7 +60,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.study):
-            raise ConfigError(f"--study: {self.study!r} is to be a file name of letters, digits, . _ and -")
+            raise ConfigError(
+                f"--study: {self.study!r} is to be a file name of letters, digits, . _ and -; by default it is --family"
+            )
         for name, (low, high) in (("lr", self.lr), ("batch", self.batch)):
             if not 0 < low <= high < math.inf:
                 raise ConfigError(f"--{name}: {low:g} to {high:g} is no range above 0; give the lower end first")
