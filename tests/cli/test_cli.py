@@ -23,6 +23,14 @@ def test_without_arguments_the_help_is_shown() -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("name", ["train", "eval", "compare", "info", "plan", "tokenizer train", "bench decode"])
+def test_the_usage_brackets_what_may_be_left_out_once(name: str) -> None:
+    usage = here(*name.split(), "--help").stdout.partition("\n\n")[0]
+    assert usage.startswith("Usage: ")
+    assert "[[" not in usage
+    assert "...}" not in usage
+
+
 @pytest.mark.parametrize("name", ["generate", "eval", "inspect"])
 def test_a_model_that_is_not_there(tmp_path: Path, name: str) -> None:
     rest = [] if name == "generate" else ["x"]

@@ -13,9 +13,7 @@ from aunet.errors import ConfigError
 
 def evaluate(
     model: ModelArgument,
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILES]...", help="txt, jsonl(.gz, .zst), parquet.")
-    ] = None,
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILES", help="txt, jsonl(.gz, .zst), parquet.")] = None,
     text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = "text",
     tasks: Annotated[str, typer.Option(metavar="A,B,...", help="Score on these tasks instead of on FILES.")] = "",
     data_dir: Annotated[
@@ -77,7 +75,7 @@ def evaluate(
 
 
 def compare(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="What eval --tasks --json wrote.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="What eval --tasks --json wrote.")],
     out: Annotated[Path | None, typer.Option(help="Write Markdown, HTML, LaTeX and a figure here.")] = None,
 ) -> None:
     """Models on tasks side by side, with intervals and differences to the last one."""

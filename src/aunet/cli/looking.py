@@ -30,7 +30,7 @@ def inspect(
 
 def info(
     target: Annotated[str, typer.Argument(metavar="MODEL|CONFIG|PRESET")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
     text: Annotated[Path | None, typer.Option(help="Measure the contraction on this text too.")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -12,7 +12,7 @@ from aunet.cli.output import show
 
 def plan(
     target: Annotated[str, typer.Argument(metavar="CONFIG|PRESET")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
     gpus: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
     gpu: Annotated[str, typer.Option(help="A100-40, A100, H100, H200, B200, L4, L40S, RTX4090, cpu.")] = "H100",
     per_node: Annotated[int, typer.Option(min=1, help="GPUs of one machine.")] = 8,

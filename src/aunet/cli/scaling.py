@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aunet.scaling.records import Record
 
 scale = typer.Typer(help="Scaling laws: sweeps, fits, figures, reports.", no_args_is_help=True)
-RecordsArgument = Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Record files and directories.")]
+RecordsArgument = Annotated[list[Path], typer.Argument(metavar="RECORDS", help="Record files and directories.")]
 FamilyOption = Annotated[
     list[str] | None, typer.Option("--family", help="Only these families; may be repeated, * matches anything.")
 ]
@@ -62,7 +62,7 @@ def sweep(
     batch: Annotated[tuple[float, float], typer.Option(metavar="LOW HIGH", help="Bytes (or tokens) per step.")],
     valid: Annotated[list[str], typer.Option(metavar="NAME=PATH", help="Validation sets; the first is tuned for.")],
     family: Annotated[str, typer.Option(help="What the records are compared as.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
     points: Annotated[int, typer.Option(help="Of the quasi-random sequence.")] = 8,
     study: Annotated[str | None, typer.Option(help="Name of the study and of its records; the family's.")] = None,
     storage: Annotated[str, typer.Option(help="sqlite:///FILE, postgresql://...; SQLite in train.out if none.")] = "",

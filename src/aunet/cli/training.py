@@ -16,7 +16,7 @@ tokenizer = typer.Typer(help="Tokenizers, for models over tokens.", no_args_is_h
 
 def train(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML or JSON file, or a preset.")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
     list_presets: Annotated[bool, typer.Option("--list", help="Name the presets.")] = False,
     processes: Annotated[int, typer.Option(min=1, help="Processes on this machine that train together.")] = 1,
     restarts: Annotated[int, typer.Option(min=0, help="Times that all start again when one has died.")] = 0,
@@ -78,9 +78,7 @@ def demo(
 
 @tokenizer.command("train")
 def train_bpe(
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILES...", help="Training text: txt, jsonl(.gz, .zst), parquet.")
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="FILES", help="Training text: txt, jsonl(.gz, .zst), parquet.")],
     vocab_size: Annotated[int, typer.Option(help="Tokens; a model of them has two ids more, BOS and EOS.")],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("tokenizer.json"),
     text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = "text",

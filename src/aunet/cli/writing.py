@@ -82,9 +82,7 @@ def serve(
 
 @bench.command()
 def decode(
-    model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="aunet2-23m of random weights if none.")
-    ] = None,
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="aunet2-23m of random weights if none.")] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Sequences at a time; may be given again. [1 and 8]")] = None,
     prompt_bytes: Annotated[int, typer.Option(min=1)] = 200,
     new_bytes: Annotated[int, typer.Option(min=2)] = 256,
