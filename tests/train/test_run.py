@@ -236,6 +236,7 @@ def test_a_complete_run_is_not_validated_again(uninterrupted: Path, tmp_path: Pa
     shutil.copytree(uninterrupted, tmp_path / "out")
     result = here("train", uninterrupted.parent / "config.yaml", f"train.out={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
+    assert "step-12 is after step 12 of 12" in result.stdout
     assert metrics(tmp_path / "out") == metrics(uninterrupted)
     assert "bits per byte on held-out text" in (tmp_path / "out" / "README.md").read_text()
 

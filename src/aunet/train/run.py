@@ -78,7 +78,12 @@ def run_training(
         trainer = Trainer(config, plan, loader, device, ranks, watch)
         if found:
             trainer.resume(found)
-            progress_lines.append(f"resuming after step {found.step} from {found}")
+            left = found.step < plan.steps
+            progress_lines.append(
+                f"resuming after step {found.step} from {found}"
+                if left
+                else f"complete: {found} is after step {found.step} of {plan.steps}; a longer run goes on from there"
+            )
         elif config.train.init_from:
             trainer.start_from(Path(config.train.init_from))
             progress_lines.append(f"starting from the weights of {config.train.init_from}")
