@@ -17,6 +17,7 @@ from aunet.config import AUNetConfig, Init, StageConfig
 from aunet.model.layers import Block, Rotation, rotation
 from aunet.model.layout import StageLayout, build_layout
 from aunet.model.lookup import Lookup, build_lookup, lookup_rows
+from aunet.model.loss import head_loss
 from aunet.model.mamba import MambaBlock, initial_values
 from aunet.model.pooling import SelectPool
 from aunet.model.upsampling import build_upsampling
@@ -90,8 +91,9 @@ class AUNet(nn.Module):
         starts_N: Tensor,
         counts: Sequence[int],
         longest: int | None = None,
+        targets_T: Tensor | None = None,
     ) -> Tensor:
-        """Next-byte logits [T, V] of packed documents.
+        """Next-byte logits [T, V] of packed documents, or with targets the loss alone, as `loss` says.
 
         `ids_T`: int64, BOS included; `levels_T`: uint8, the first position of a document at the highest level;
         `starts_N`: N + 1 boundaries of the documents; `counts`: positions of every stage, with counts[0] = T;
@@ -99,7 +101,10 @@ class AUNet(nn.Module):
         """
         layouts = build_layout(levels_T, starts_N, counts, self.config.offsets, longest)
         rows = lookup_rows(self.lookups, ids_T, layouts)
-        return self.logits_of(self._run(0, self.embedding(ids_T), layouts, rows))
+        x_TD = self._run(0, self.embedding(ids_T), layouts, rows)
+        if targets_T is None:
+            return self.logits_of(x_TD)
+        return head_loss(self.norm(x_TD), self.head_weight, targets_T)
 
     def _run(self, s: int, x_TD: Tensor, layouts: Sequence[StageLayout], rows: Sequence[Tensor | None]) -> Tensor:
         """Stage s and everything below it: contract, pool, go deeper, come back, expand."""
@@ -165,8 +170,8 @@ class AUNet(nn.Module):
         longest: int | None = None,
     ) -> Tensor:
         """Sum of the cross-entropies over all positions, in nats; divide by T of the whole step for the mean."""
-        logits_TV = self(ids_T, levels_T, starts_N, counts, longest)
-        return F.cross_entropy(logits_TV.float(), targets_T, reduction="sum")
+        loss: Tensor = self(ids_T, levels_T, starts_N, counts, longest, targets_T)
+        return loss
 
     @torch.no_grad()
     def initialise(self, seed: int, init: Init = "fan_in", place: Place = Tensor.copy_) -> None:

@@ -23,6 +23,7 @@ from aunet.config import AUNetConfig, TrainConfig
 from aunet.model.aunet import AUNet
 from aunet.model.flops import parts
 from aunet.model.lookup import Lookup
+from aunet.model.loss import AT_ONCE_ON_CUDA
 from aunet.model.memory import FLOAT
 from aunet.train.optim import build_optimizers
 
@@ -151,6 +152,9 @@ def step_memory(
         for part, extra in gathered.items():
             activations[part] = activations.get(part, 0) + extra
         history = [(gradients, others + sum(gathered.values())) for gradients, others in history]
+    if train.device != "cpu":
+        logits = _logits_on_cuda(config, counts)
+        history = [(gradients, others + logits) for gradients, others in history]
     # Fake sparse gradients are empty. Real ones are there at the end, and a second time while their rows are summed.
     gradients, others = history[-1]
     read = _read_of_lookups(config, counts)
@@ -217,6 +221,14 @@ def _gathered_on_cuda(config: AUNetConfig, counts: Sequence[int]) -> dict[PartNa
         return {}
     wider = enumerate(config.stages[1:])
     return {("upsample", s): HALF * deeper.dim * (counts[s] - counts[s + 1]) for s, deeper in wider}
+
+
+def _logits_on_cuda(config: AUNetConfig, counts: Sequence[int]) -> int:
+    """Logits that the loss makes at a time there, and their logarithms; on the CPU there are next to none.
+
+    They are gone before the backward pass begins, so this is too much where the peak comes later.
+    """
+    return 2 * FLOAT * min(AT_ONCE_ON_CUDA, counts[0] * config.vocab_size)
 
 
 def _read_of_lookups(config: AUNetConfig, counts: Sequence[int]) -> int:

@@ -28,8 +28,8 @@ def lines(found: Prediction) -> Iterator[str]:
     taken, unit = found.taken, found.unit
     head = sum(kept for (name, _), kept in found.activations.items() if name == "head")
     yield (
-        f"kept: of a micro-batch of {found.rows} rows, without recomputation, of which {size(head)} are logits and "
-        "loss; gathered, scattered, summed: what one GPU receives in a step"
+        f"kept: of a micro-batch of {found.rows} rows, without recomputation, of which {size(head)} belong to the "
+        "head and the loss; gathered, scattered, summed: what one GPU receives in a step"
     )
     yield f"as configured, {_choice(found.as_given)}: {_memory(found.as_given)}"
     settings = f"take {_choice(taken)}"
