@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aunet.model.loss import head_loss
+from aunet.train.runtime import keep_freed_memory
 
 CASES = {
     "bytes at 1e13 FLOPs": (7168, 24, 258),
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=8)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as in training; without it large tensors cost twice as much
     print(f"torch {torch.__version__}, {arguments.threads} threads\n\n| case | all at once | a few at a time | ratio |")
     print("|---|---|---|---|")
     for name, (positions, width, ids) in CASES.items():
