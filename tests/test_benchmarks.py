@@ -117,3 +117,15 @@ def test_a_part_that_fails_on_a_gpu_does_not_end_the_others(capsys: pytest.Captu
     assert [gpu.attempt("first", broken), gpu.attempt("second", lambda: True)] == [False, True]
     assert "first: failed" in (told := capsys.readouterr().out)
     assert "no such kernel" in told
+
+
+def test_both_ways_to_the_loss_are_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import loss
+
+    monkeypatch.setattr(sys, "argv", ["loss.py", "--repetitions", "1"])
+    monkeypatch.setattr(loss, "CASES", {"few": (60, 8, 50)})
+    loss.main()
+    name, slow, fast, ratio = (cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].strip("|").split("|"))
+    assert name == "few"
+    assert all(cell.endswith(" ms") for cell in (slow, fast))
+    assert float(ratio) > 0
