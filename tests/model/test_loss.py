@@ -35,14 +35,14 @@ def with_gradients(of: Any, scale: float = 1.0) -> list[Tensor]:
     return [found.detach(), x_TD.grad, weight_VD.grad]
 
 
-@pytest.mark.parametrize("positions", [1, 7, 25, T, 1000])
+@pytest.mark.parametrize("positions", [D, 25, T, 1000])
 def test_value_and_gradients_are_those_of_all_logits(monkeypatch: pytest.MonkeyPatch, positions: int) -> None:
     monkeypatch.setattr(loss, "AT_ONCE", positions * V)
     torch.testing.assert_close(with_gradients(head_loss, 0.3), with_gradients(at_once, 0.3), rtol=1e-5, atol=1e-5)
 
 
 def test_in_half_precision_products_are_rounded_and_sums_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "AT_ONCE", 7 * V)
+    monkeypatch.setattr(loss, "AT_ONCE", 0)
     with torch.autocast("cpu", torch.bfloat16):
         ours, theirs = with_gradients(head_loss), with_gradients(at_once)
     assert {found.dtype for found in ours} == {torch.float32}
@@ -64,7 +64,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_there_are_never_logits_of_all_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "AT_ONCE", 7 * V)
+    monkeypatch.setattr(loss, "AT_ONCE", 0)
     with Largest() as largest:
         with_gradients(head_loss)
     assert largest.numbers == V * D, "the weights"
@@ -75,7 +75,7 @@ def test_there_are_never_logits_of_all_positions(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_model_has_the_loss_of_its_logits(monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
-    monkeypatch.setattr(loss, "AT_ONCE", 7 * 258)
+    monkeypatch.setattr(loss, "AT_ONCE", 0)
     model = AUNet(AUNetConfig.model_validate({"stages": [{"dim": 16, "layers": 1, "head_dim": 8}], "tied": tied}))
     model.initialise(0)
     ids_T = torch.randint(258, (40,), generator=torch.Generator().manual_seed(1))

@@ -93,6 +93,8 @@ def test_neutral_values_change_nothing(server: Server) -> None:
         ({"messages": [{"role": "assistant", "content": None}]}, "messages", "messages.0.content: expected a string"),
         ({"messages": [{"role": "assistant", "content": "", "refusal": "no"}]}, "messages", "messages.0.refusal"),
         ({"reasoning_effort": "low"}, "reasoning_effort", "not permitted"),
+        ({"store": True}, "store", "should be false"),
+        ({"store": 0}, "store", "boolean"),
     ],
 )
 def test_what_is_refused(server: Server, options: dict[str, Any], param: str | None, words: str) -> None:

@@ -15,8 +15,13 @@ from torch.autograd.function import once_differentiable
 
 AT_ONCE = 1 << 19
 """Logits on the CPU, where they are read again while they are in its cache;"""
-AT_ONCE_ON_CUDA = 1 << 27
+AT_ONCE_ELSEWHERE = 1 << 27
 """and where every call costs as much as many of them."""
+
+
+def positions_at_once(kind: str, width: int, ids: int) -> int:
+    """On such a device. At least as many as the head is wide: its weights are read once for each piece."""
+    return max(width, (AT_ONCE if kind == "cpu" else AT_ONCE_ELSEWHERE) // ids)
 
 
 def head_loss(x_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> Tensor:
@@ -34,7 +39,7 @@ class _HeadLoss(torch.autograd.Function):
         kind, dtype = x_TD.device.type, x_TD.dtype
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):  # not on `meta`
             dtype = torch.get_autocast_dtype(kind)
-        at_once = max(1, (AT_ONCE_ON_CUDA if kind == "cuda" else AT_ONCE) // len(weight_VD))
+        at_once = positions_at_once(kind, x_TD.shape[1], len(weight_VD))
         rounded_TD, rounded_VD = x_TD.to(dtype), weight_VD.to(dtype)
         loss = x_TD.new_zeros((), dtype=torch.float32)
         to_x_TD, to_weight_VD = torch.empty_like(x_TD), torch.zeros_like(weight_VD)

@@ -23,7 +23,7 @@ from aunet.config import AUNetConfig, TrainConfig
 from aunet.model.aunet import AUNet
 from aunet.model.flops import parts
 from aunet.model.lookup import Lookup
-from aunet.model.loss import AT_ONCE_ON_CUDA
+from aunet.model.loss import positions_at_once
 from aunet.model.memory import FLOAT
 from aunet.train.optim import build_optimizers
 
@@ -152,7 +152,7 @@ def step_memory(
         for part, extra in gathered.items():
             activations[part] = activations.get(part, 0) + extra
         history = [(gradients, others + sum(gathered.values())) for gradients, others in history]
-    if train.device != "cpu":
+    if train.device != "cpu" and not mamba:  # on `meta` they are there already
         logits = _logits_on_cuda(config, counts)
         history = [(gradients, others + logits) for gradients, others in history]
     # Fake sparse gradients are empty. Real ones are there at the end, and a second time while their rows are summed.
@@ -228,7 +228,8 @@ def _logits_on_cuda(config: AUNetConfig, counts: Sequence[int]) -> int:
 
     They are gone before the backward pass begins, so this is too much where the peak comes later.
     """
-    return 2 * FLOAT * min(AT_ONCE_ON_CUDA, counts[0] * config.vocab_size)
+    at_once = positions_at_once("cuda", config.stages[0].dim, config.vocab_size)
+    return 2 * FLOAT * config.vocab_size * min(counts[0], at_once)
 
 
 def _read_of_lookups(config: AUNetConfig, counts: Sequence[int]) -> int:

@@ -6,7 +6,15 @@ A field that this server cannot honour is not taken in silence: it may have its 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 MOST_SEQUENCES = 128
@@ -46,6 +54,17 @@ NoItems = Annotated[list[Any], Field(max_length=0)]
 NoKeys = Annotated[dict[str, Any], Field(max_length=0)]
 
 
+def _refuse(value: bool) -> bool:
+    if value:
+        raise ValueError("Input should be false")
+    return value
+
+
+# Literals of pydantic take what is equal to them: 0 for False, True for 1.
+One = Annotated[int, Field(ge=1, le=1)]
+Off = Annotated[bool, AfterValidator(_refuse), WithJsonSchema({"const": False, "type": "boolean"})]
+
+
 class Incoming(BaseModel):
     """No coercion, no unknown field, no NaN."""
 
@@ -56,7 +75,7 @@ class StreamOptions(Incoming):
     """Of a streamed answer."""
 
     include_usage: bool = Field(default=False, description="one more chunk at the end, with the usage")
-    include_obfuscation: Literal[False] = Field(default=False, description="not supported")
+    include_obfuscation: Off = Field(default=False, description="not supported")
 
 
 class Generation(Incoming):
@@ -99,7 +118,7 @@ class CompletionRequest(Generation):
         description="log-probabilities of each byte and of this many likeliest",
     )
     echo: bool | None = Field(default=None, description="the prompt too, with its log-probabilities if asked for")
-    best_of: Literal[1] | None = Field(default=None, description="not supported: 1")
+    best_of: One | None = Field(default=None, description="not supported: 1")
     suffix: Literal[""] | None = Field(default=None, description="not supported: empty")
 
 
@@ -151,7 +170,7 @@ class ChatRequest(Generation):
     )
     tools: NoItems | None = Field(default=None, description="not supported: an empty list")
     tool_choice: Literal["none"] | None = Field(default=None, description="not supported: none")
-    store: Literal[False] | None = Field(default=None, description="not supported: false")
+    store: Off | None = Field(default=None, description="not supported: false")
     metadata: NoKeys | None = Field(default=None, description="not supported: an empty object")
 
     @model_validator(mode="after")
