@@ -41,14 +41,21 @@ def test_a_device_that_is_not_there(model: Path) -> None:
     assert "device" in refused("generate", model, "--device", "nonsense", code=1)
 
 
-def test_an_error_of_the_system_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left", "out/report.html"), "out/report.html: No space left"),
+        (OSError("cannot read from timed out object"), "cannot read from timed out object"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line(capsys: pytest.CaptureFixture[str], error: OSError, line: str) -> None:
     def write() -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "out/report.html")
+        raise error
 
     with pytest.raises(SystemExit) as end:
         run(write)
     assert end.value.code == 1
-    assert capsys.readouterr().err == "aunet: error: out/report.html: No space left on device\n"
+    assert capsys.readouterr().err == f"aunet: error: {line}\n"
 
 
 @pytest.mark.parametrize(

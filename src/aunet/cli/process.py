@@ -25,7 +25,8 @@ def run(command: Callable[[], object]) -> NoReturn:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:  # wherever it strikes: a disk that is full, a directory that is gone
-        print(f"aunet: error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"aunet: error: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

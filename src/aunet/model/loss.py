@@ -20,7 +20,10 @@ AT_ONCE_ELSEWHERE = 1 << 27
 
 
 def positions_at_once(kind: str, width: int, ids: int) -> int:
-    """On such a device. At least as many as the head is wide: its weights are read once for each piece."""
+    """How many positions are read together: on a kind of device, by a head of that width, over so many ids.
+
+    At least as many as the head is wide, for its weights are read once for each piece.
+    """
     return max(width, (AT_ONCE if kind == "cpu" else AT_ONCE_ELSEWHERE) // ids)
 
 
