@@ -173,7 +173,7 @@ def test_a_record_of_another_run_is_no_result_and_no_point_is_lost(place: Path) 
     foreign = here(*command(place, *again, points=1))
     assert foreign.returncode == 1
     (line,) = foreign.stderr.splitlines()
-    assert "tiny-000.json: is the record of another run: " in line
+    assert "tiny-000.json: is the record of another run: model." in line
     record.write_text('{"version": 1')
     broken = here(*command(place, *again, points=1))
     assert broken.returncode == 1
