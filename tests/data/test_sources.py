@@ -425,6 +425,19 @@ def test_sizes_are_those_of_the_text(tmp_path):
         assert plans[suffix].size == pytest.approx(plans[".jsonl"].size, rel=0.01)
 
 
+def test_lanes_are_as_large_as_what_starts_in_them(tmp_path, monkeypatch):
+    """Else lanes of long documents would be read once while those of short ones come again."""
+    monkeypatch.setattr(sources, "SMALLEST_BLOCK", 4096)
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": "x" * 7 ** (i % 6)}) + "\n" for i in range(200)))
+    plan = plan_source(SourceConfig(path=str(path)), 4, Problems())
+    frame = len('{"text": ""}\n')
+    for blocks, size in zip(plan.lanes, plan.lane_sizes, strict=True):
+        found = [FORMATS["lines"].read(block, 0, "text", Problems()) for block in blocks]
+        assert size == sum(frame + len(document) for reading in found for _, document in reading)
+    assert plan.size == path.stat().st_size
+
+
 def test_the_digest_tells_files_and_sizes(tmp_path):
     write(tmp_path / "a.txt", ["text"])
 

@@ -29,7 +29,7 @@ class Block(NamedTuple):
     start: int
     stop: int
     size: float
-    """Uncompressed bytes, exact or estimated; only the shares and the balance of lanes depend on it."""
+    """Uncompressed bytes, exact or estimated; only the shares and the balance of lanes depend on it. See `held`."""
     file_size: int
 
 
@@ -46,6 +46,10 @@ class Format(ABC):
     def expansion(self, path: str) -> float:
         """Uncompressed bytes per byte of the file, estimated from its beginning."""
         return 1.0
+
+    def held(self, block: Block) -> float:
+        """Uncompressed bytes that reading a block gives."""
+        return block.size
 
     @abstractmethod
     def read(self, block: Block, position: int, field: str, problems: Problems) -> Iterator[Document]:
@@ -95,10 +99,10 @@ def document_of_value(value: object, field: str, problems: Problems, where: str 
     return to_bytes(value) or None
 
 
-def open_file(path: str) -> IO[bytes]:
+def open_file(path: str, buffering: int = MIB) -> IO[bytes]:
     """Open for reading; AUNetError that names the file where that fails."""
     try:
-        return Path(path).open("rb", buffering=MIB)
+        return Path(path).open("rb", buffering=buffering)
     except OSError as error:
         raise AUNetError(f"{path}: {error.strerror}") from None
 

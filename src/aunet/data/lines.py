@@ -15,6 +15,8 @@ TEXT_DOCUMENT = MIB
 BINARY_PROBE = 8192
 LINE_NUMBERS_UP_TO = 256 * MIB
 """Beyond this offset a problem is named by its byte offset: counting the lines before it would take seconds."""
+SCANNED = 1 << 16
+"""Bytes that are looked through at a time for the end of a line."""
 SAMPLE = 4 * MIB
 """Decompressed bytes from which the contraction of a compressed file is estimated."""
 
@@ -69,7 +71,7 @@ class Lines(Format):
         with open_unchanged(block) as file:
             if _is_binary(file, block, problems):
                 return
-            at = position or self._first_line(file, block)
+            at = position or _line_start(file, block.start, block.stop)
             file.seek(at)
             while at < block.stop and (line := file.readline()):
                 document = document_of_line(line, field, problems, partial(_line_name, block.path, at))
@@ -77,20 +79,11 @@ class Lines(Format):
                 if document:
                     yield at, document
 
-    @staticmethod
-    def _first_line(file: IO[bytes], block: Block) -> int:
-        """Offset of the first line start in the block; its end if there is none."""
-        if block.start == 0:
-            return 0
-        file.seek(block.start - 1)
-        at = block.start - 1
-        # Never beyond the block: a huge line that covers many blocks is scanned once, not once per block.
-        while at < block.stop and (chunk := file.read(min(MIB, block.stop - at))):
-            end = chunk.find(b"\n")
-            if end >= 0:
-                return at + end + 1
-            at += len(chunk)
-        return block.stop
+    def held(self, block: Block) -> float:
+        """Up to the last end of a line that starts in the block: where lines are long, blocks are far from alike."""
+        with open_file(block.path, buffering=SCANNED) as file:
+            first = _line_start(file, block.start, block.stop)
+            return float(_line_start(file, block.stop, block.file_size) - first) if first < block.stop else 0.0
 
 
 class CompressedLines(Format):
@@ -133,6 +126,21 @@ class CompressedLines(Format):
                 return
         if number == 0:
             problems.add("empty file", block.path, "empty file")
+
+
+def _line_start(file: IO[bytes], offset: int, limit: int) -> int:
+    """The first line start at or after an offset; `limit` if there is none before."""
+    if offset == 0:
+        return 0
+    at = offset - 1
+    file.seek(at)
+    # Never beyond a block that is read: a huge line that covers many blocks is scanned once, not once per block.
+    while at < limit and (chunk := file.read(min(SCANNED, limit - at))):
+        end = chunk.find(b"\n")
+        if end >= 0:
+            return at + end + 1
+        at += len(chunk)
+    return limit
 
 
 def _ranges(name: str, path: str, size: int, step: int) -> list[Block]:

@@ -112,6 +112,7 @@ class SourcePlan(NamedTuple):
     text_field: str
     lanes: tuple[tuple[Block, ...], ...]
     lane_sizes: tuple[float, ...]
+    """What each holds, by which they take turns, so that all reach the end of an epoch at about the same time."""
     size: float
     """Uncompressed bytes, NaN if unknown: exact for plain files and parquet, estimated for compressed ones."""
     files: int
@@ -139,7 +140,7 @@ def plan_source(source: SourceConfig, lanes: int, problems: Problems) -> SourceP
     problems.merge(here)
     if not kept:
         raise nothing_usable(source.path, here)
-    sizes = [sum(block.size for block in lane) for lane in kept]
+    sizes = [sum(FORMATS[block.format].held(block) for block in lane) for lane in kept]
     return SourcePlan(
         path=source.path,
         text_field=source.text_field,
