@@ -153,6 +153,19 @@ def test_directories_are_walked_in_order(tmp_path):
     ]
 
 
+def test_a_link_to_a_directory_is_told(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "b" / "x.txt", ["b"])
+    (tmp_path / "a" / "more").symlink_to(tmp_path / "b")
+    assert error_of(tmp_path / "a").endswith("; link to a directory is not followed")
+    write(tmp_path / "a" / "y.txt", ["a"])
+    problems = Problems()
+    assert read(tmp_path / "a", problems) == [b"a"]
+    (line,) = problems.lines()
+    assert f"{tmp_path / 'a' / 'more'}: leads to {tmp_path / 'b'}" in line
+
+
 def test_globs(tmp_path):
     for name in ["x/1.txt", "x/y/2.txt", "x/y/3.jsonl", "4.txt"]:
         write(tmp_path / name, [name])

@@ -17,6 +17,7 @@ from aunet.data.problems import Problems, nothing_usable
 from aunet.errors import AUNetError
 
 HUB = "hf:"
+LINK = "link to a directory"
 SAMPLED_FILES = 8
 BLOCKS_PER_SOURCE = 1024
 SMALLEST_BLOCK, LARGEST_BLOCK = 256 << 10, 64 * MIB
@@ -226,7 +227,7 @@ def _find(root: Path, path: str, problems: Problems) -> list[str]:
             raise AUNetError(f"{path}: unknown kind of file; known: {', '.join(SUFFIXES)}, hf:NAME")
         return [str(root)]
     if root.is_dir():
-        found = _walk(root)
+        found = _walk(root, problems)
     elif has_magic(path):
         matches = (Path(match) for match in glob(str(root), recursive=True))  # noqa: PTH207 (absolute patterns)
         found = sorted(str(match) for match in matches if match.is_file())
@@ -238,17 +239,21 @@ def _find(root: Path, path: str, problems: Problems) -> list[str]:
             problems.add("unknown kind of file", name, f"unknown kind of file; known: {', '.join(SUFFIXES)}")
     if not usable:
         what = "holds" if root.is_dir() else "matches"
-        raise AUNetError(f"{path}: {what} no file of a known kind ({', '.join(SUFFIXES)})")
+        links = f"; {LINK} is not followed" if LINK in problems.counts else ""
+        raise AUNetError(f"{path}: {what} no file of a known kind ({', '.join(SUFFIXES)}){links}")
     return usable
 
 
-def _walk(root: Path) -> list[str]:
+def _walk(root: Path, problems: Problems) -> list[str]:
     def refuse(error: OSError) -> None:
         raise AUNetError(f"{error.filename}: {error.strerror}")
 
     found: list[str] = []
     for folder, inner, names in os.walk(root, onerror=refuse):
         inner[:] = [name for name in inner if not name.startswith(".")]
+        for link in (path for name in sorted(inner) if (path := Path(folder) / name).is_symlink()):
+            # It may lead to what is read anyway, or to where it is itself.
+            problems.add(LINK, str(link), f"leads to {link.readlink()}, which is not followed; name that as a source")
         found += [str(Path(folder) / name) for name in names if not name.startswith(".")]
     return sorted(found)
 
