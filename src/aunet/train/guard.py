@@ -36,6 +36,8 @@ class Guard:
         self._made = torch.zeros((), dtype=torch.int64, device=device)
         self._recent = torch.zeros(WINDOW, device=device)
         """1 where one of the last steps was skipped, as a ring."""
+        self._most = torch.zeros((), device=device)
+        """So many of a window of steps at the most: whoever checks now and then would miss those that are forgotten."""
         self._skipped = torch.zeros((), device=device)
         self._places = torch.arange(WINDOW, device=device)
         self._health = torch.zeros(4)
@@ -52,8 +54,9 @@ class Guard:
         self._made = self._made + good
         skip = 1.0 - good.float()
         self._recent[step % WINDOW] = skip
+        self._most = torch.maximum(self._most, self._recent.sum())
         self._skipped = self._skipped + skip
-        self._health = torch.stack([*now, self._recent.sum(), self._skipped])
+        self._health = torch.stack([*now, self._most, self._skipped])
         return skip
 
     def check(self, step: int, mend: str, last: bool = False) -> tuple[bool, int]:
@@ -61,12 +64,12 @@ class Guard:
 
         RunFailed, which names the mend, where too many were skipped, or where the `last` step was not finite.
         """
-        loss, norm, recent, skipped = self._health.tolist()
+        loss, norm, most, skipped = self._health.tolist()
         finite = math.isfinite(loss) and math.isfinite(norm)
-        if recent > self.config.max_skips or (last and not finite):
+        if most > self.config.max_skips or (last and not finite):
             raise RunFailed(
-                f"step {step}: the loss is {loss:.4g}, the gradient norm {norm:.4g}, and {recent:.0f} of the last "
-                f"{min(step, WINDOW)} updates were skipped (train.max_skips is {self.config.max_skips}); {mend}"
+                f"step {step}: the loss is {loss:.4g}, the gradient norm {norm:.4g}, and {most:.0f} of "
+                f"{min(step, WINDOW)} updates in a row were skipped (train.max_skips is {self.config.max_skips}); {mend}"
             )
         return finite, int(skipped)
 
@@ -87,5 +90,6 @@ class Guard:
         self._made.fill_(state["made"])
         self._recent[state["recent"]] = 1.0
         self._skipped.fill_(state["skipped"])
+        self._most = self._recent.sum()
         zero = torch.zeros_like(self._skipped)
-        self._health = torch.stack([zero, zero, self._recent.sum(), self._skipped])
+        self._health = torch.stack([zero, zero, self._most, self._skipped])
