@@ -153,6 +153,10 @@ def test_bad_files_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "spell.tsv").write_bytes(b"input1\tlabel\n\xff\tx\n")
     with pytest.raises(AUNetError, match="not UTF-8"):
         cute.read_tasks(TaskOptions(tmp_path))
+    write_benchmark(tmp_path)
+    (tmp_path / "sem.tsv").write_text("input1\tinput2\tinput3\tlabel\nhappy\tglad\tapply\tglad\n")
+    with pytest.raises(AUNetError, match="CUTE, sem: every row is solved in the prompt"):
+        cute.run(Fake(), TaskOptions(tmp_path))
     with pytest.raises(ConfigError, match="4 solved examples, 5 cannot"):
         cute.read_tasks(TaskOptions(tmp_path, fewshot=5))
 

@@ -122,6 +122,8 @@ def test_warmup_is_a_share_or_a_number(warmup: float, steps: int) -> None:
 def test_warmup_must_end_before_the_run() -> None:
     with pytest.raises(ConfigError, match=r"train\.warmup: 100 steps do not fit before the last of 100"):
         _plan(100, 100)
+    with pytest.raises(ConfigError, match="do not fit before the last of 100"):
+        _plan(100, 99.6)
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(100, 10), (100, 0), (100, 1), (100, 99), (2, 1), (2, 0), (3, 0.5)])

@@ -230,10 +230,15 @@ def read_tasks(options: TaskOptions, names: Sequence[str] = TASKS + RANDOM_TASKS
     if shots(options) > SHOTS:
         raise ConfigError(f"--fewshot: CUTE has {SHOTS} solved examples, {options.fewshot} cannot be shown")
     if options.data_dir is None:
-        return [_from_hub(name, options) for name in names if name in TASKS]
-    directory = options.data_dir / "cute" if (options.data_dir / "cute").is_dir() else options.data_dir
-    wanted = [name for name in names if name in TASKS or (directory / f"{name}.tsv").is_file()]
-    return [_from_file(name, directory / f"{name}.tsv", options) for name in wanted]
+        tasks = [_from_hub(name, options) for name in names if name in TASKS]
+    else:
+        directory = options.data_dir / "cute" if (options.data_dir / "cute").is_dir() else options.data_dir
+        wanted = [name for name in names if name in TASKS or (directory / f"{name}.tsv").is_file()]
+        tasks = [_from_file(name, directory / f"{name}.tsv", options) for name in wanted]
+    for task in tasks:
+        if not task.examples:
+            raise AUNetError(f"CUTE, {task.name}: every row is solved in the prompt, none is left to ask")
+    return tasks
 
 
 def ask(answers: Answers, task: Task) -> list[float]:

@@ -110,7 +110,7 @@ def _warmup_steps(warmup: float, steps: int) -> int:
     """A share of the steps below 1, a number of steps from 1 on; the last step stays outside."""
     if warmup < 1:
         return min(round(warmup * steps), steps - 1)
-    if warmup >= steps:
+    if round(warmup) >= steps:
         raise ConfigError(
             f"train.warmup: {warmup:g} steps do not fit before the last of {steps}; give fewer, or a share below 1"
         )
