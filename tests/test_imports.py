@@ -15,7 +15,7 @@ OPTIONAL += ["lm_eval", "sacrebleu", "s3fs"]
 NOTHING_WITHOUT = {"hf", "serve", "evals.harness", "evals.harness_tasks"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
 
-BASE = {"errors", "bytes", "files", "config", "mappings", "compiler", "magnitudes"}
+BASE = {"errors", "bytes", "files", "config", "mappings", "compiler", "magnitudes", "paper_laws"}
 """What needs nothing but itself."""
 LAYERS = {
     "errors": set(),
@@ -24,6 +24,7 @@ LAYERS = {
     "config": BASE,
     "mappings": BASE,
     "compiler": BASE,
+    "paper_laws": BASE,
     "magnitudes": BASE,
     "vocabulary": BASE,
     "presets": BASE | {"vocabulary"},

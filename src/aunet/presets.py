@@ -19,6 +19,7 @@ from rich.table import Table
 from aunet.config import LENGTHS, RunConfig
 from aunet.errors import ConfigError
 from aunet.mappings import apply_overrides, read_mapping, validate
+from aunet.paper_laws import LAWS
 from aunet.vocabulary.tokens import MARKS, tokenizer_size
 
 RULES = ("", "word1", "word1+word2", "word1+word2+word4")
@@ -212,21 +213,9 @@ def _scaling() -> dict[str, Preset]:
     return rows
 
 
-def bpe_batch_law(compute: float) -> float:
-    """Tokens per step of the tokenized baseline of this compute: 29.9 C^0.231 (paper, section 3)."""
-    return 29.9 * compute**0.231
-
-
-def bpe_learning_rate_law(compute: float) -> float:
-    """Highest learning rate of the tokenized baseline of this compute: 19.3 C^-0.177 (paper, section 3)."""
-    return 19.3 * compute**-0.177
-
-
 def _bpe_laws(compute: float) -> dict[str, float]:
-    return {
-        "batch_bytes": float(f"{bpe_batch_law(compute):.3g}"),
-        "lr": float(f"{bpe_learning_rate_law(compute):.3g}"),
-    }
+    laws = LAWS["token"]
+    return {"batch_bytes": float(f"{laws.batch(compute):.3g}"), "lr": float(f"{laws.lr(compute):.3g}")}
 
 
 PRESETS: dict[str, Preset] = {**_small(), **_billions(), **_scaling()}

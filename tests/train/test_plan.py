@@ -8,8 +8,9 @@ import pytest
 from aunet.config import RunConfig
 from aunet.errors import ConfigError
 from aunet.model.flops import flops_per_byte
+from aunet.paper_laws import LAWS
 from aunet.presets import load_run
-from aunet.train.plan import Plan, batch_law, learning_rate, learning_rate_law, make_plan
+from aunet.train.plan import Plan, learning_rate, make_plan
 
 
 def _run(seq_len: int = 100, **train: Any) -> RunConfig:
@@ -68,21 +69,20 @@ def test_micro_batches_need_rows() -> None:
         make_plan(_run(steps=3, **GIVEN, accumulate=11))
 
 
-def test_the_laws_are_the_papers() -> None:
-    assert batch_law(1.1e19) == pytest.approx(8.7e5, rel=0.03)
-    assert batch_law(1.1e22) == pytest.approx(7.9e6, rel=0.03)
-    assert learning_rate_law(1.1e19) == pytest.approx(2.923e-3, rel=0.01)
-    assert learning_rate_law(1.1e22) == pytest.approx(8.72e-4, rel=0.01)
-
-
-def test_laws_are_the_default_inside_their_range() -> None:
-    plan = make_plan(load_run("aunet2-1e19"))
-    assert plan.lr == learning_rate_law(plan.compute)
-    assert plan.batch_bytes == pytest.approx(batch_law(plan.compute), rel=0.01)
+@pytest.mark.parametrize(("preset", "unit"), [("aunet2-1e19", "byte"), ("transformer-1e19", "token")])
+def test_laws_are_the_default_inside_their_range(preset: str, unit: str) -> None:
+    """Those of models over tokens are others: three times the learning rate."""
+    without = ["train.lr=null", "train.batch_bytes=null"]
+    plan = make_plan(load_run(preset, without))
+    assert plan.lr == LAWS[unit].lr(plan.compute)
+    assert plan.batch_bytes == pytest.approx(LAWS[unit].batch(plan.compute), rel=0.01)
     # A number of steps leaves the batch to the law too, which depends on the bytes and so on the batch.
-    by_steps = make_plan(load_run("aunet2-1e19", [f"train.steps={plan.steps}"]))
+    by_steps = make_plan(load_run(preset, [*without, f"train.steps={plan.steps}"]))
     assert abs(by_steps.rows_per_step - plan.rows_per_step) <= 1
     assert by_steps.lr == pytest.approx(plan.lr, rel=0.01)
+
+
+def test_given_numbers_replace_the_laws() -> None:
     own = make_plan(load_run("aunet2-1e19", ["train.lr=1e-3", "train.batch_bytes=1e6"]))
     assert (own.lr, own.rows_per_step) == (1e-3, 122)
 

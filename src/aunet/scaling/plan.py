@@ -19,20 +19,18 @@ from aunet.config import AUNetConfig
 from aunet.errors import AUNetError, ConfigError
 from aunet.files import replacing
 from aunet.model.flops import LLAMA_BYTES_PER_TOKEN_SQUARED, useful_flops_per_byte
-from aunet.presets import bpe_batch_law, bpe_learning_rate_law
+from aunet.paper_laws import LAW_RANGE, LAWS
 from aunet.scaling.families import Family, family, paper_shape, shape
 from aunet.scaling.fit import fit_records
 from aunet.scaling.records import Record
 from aunet.scaling.text import Text
-from aunet.train.plan import LAW_RANGE, batch_law, learning_rate_law
 
 PAPER_GAMMA = 10.0
 """Of all scaling rows of the paper, whose shapes are taken from its table."""
 Law = Callable[[float], float]
 """From compute in FLOPs to a batch in ids or to a learning rate."""
 PAPER_LAWS: Mapping[bool, Mapping[str, Law]] = {
-    False: {"batch": batch_law, "lr": learning_rate_law},
-    True: {"batch": bpe_batch_law, "lr": bpe_learning_rate_law},
+    tokens: {"batch": laws.batch, "lr": laws.lr} for tokens, laws in ((False, LAWS["byte"]), (True, LAWS["token"]))
 }
 """The paper's laws of systems over bytes (False) and over tokens (True)."""
 

@@ -68,8 +68,9 @@ class Guard:
         finite = math.isfinite(loss) and math.isfinite(norm)
         if most > self.config.max_skips or (last and not finite):
             raise RunFailed(
-                f"step {step}: the loss is {loss:.4g}, the gradient norm {norm:.4g}, and {most:.0f} of "
-                f"{min(step, WINDOW)} updates in a row were skipped (train.max_skips is {self.config.max_skips}); {mend}"
+                f"step {step}: the loss is {loss:.4g}, the gradient norm {norm:.4g}, and of "
+                f"{min(step, WINDOW)} updates in a row {most:.0f} were skipped "
+                f"(train.max_skips is {self.config.max_skips}); {mend}"
             )
         return finite, int(skipped)
 

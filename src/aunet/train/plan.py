@@ -6,19 +6,7 @@ from dataclasses import dataclass
 from aunet.config import LENGTHS, RunConfig
 from aunet.errors import ConfigError
 from aunet.model.flops import LLAMA_BYTES_PER_TOKEN_SQUARED, flops_per_byte
-
-LAW_RANGE = (1e18, 1e22)
-"""Paper FLOPs between which the laws were fitted, to one digit as budgets are named: aunet2-1e22 takes 1.12e22."""
-
-
-def batch_law(compute: float) -> float:
-    """Bytes per step of an AU-Net of this compute: 0.66 C^0.321."""
-    return 0.66 * compute**0.321
-
-
-def learning_rate_law(compute: float) -> float:
-    """Highest learning rate of an AU-Net of this compute: 6.6 C^-0.176."""
-    return 6.6 * compute**-0.176
+from aunet.paper_laws import LAW_RANGE, LAWS
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ def make_plan(config: RunConfig) -> Plan:
         )
     steps = train.steps or max(1, round(wanted / (rows * seq_len)))
     total = steps * rows * seq_len
-    lr = train.lr or learning_rate_law(total * flops)
+    lr = train.lr or LAWS[config.model.unit].lr(total * flops)
     return Plan(
         steps=steps,
         rows_per_step=rows,
@@ -79,10 +67,9 @@ def make_plan(config: RunConfig) -> Plan:
 
 def _batch_and_bytes(config: RunConfig, flops: float, gamma_scale: float) -> tuple[float, float]:
     """Bytes per step and bytes of the run, before they are made whole rows and whole steps."""
-    train = config.train
+    train, law = config.train, LAWS[config.model.unit].batch
     if train.steps is not None:
-        # B = 0.66 (steps B F)^0.321, solved for B
-        batch = train.batch_bytes or batch_law(train.steps * flops) ** (1 / (1 - 0.321))
+        batch = train.batch_bytes or law.solved(train.steps * flops)
         return batch, train.steps * batch
     if train.bytes is not None:
         wanted = train.bytes
@@ -91,18 +78,18 @@ def _batch_and_bytes(config: RunConfig, flops: float, gamma_scale: float) -> tup
     else:
         assert train.gamma is not None
         wanted = train.gamma * gamma_scale * flops
-    return train.batch_bytes or batch_law(wanted * flops), wanted
+    return train.batch_bytes or law(wanted * flops), wanted
 
 
 def _check_laws(config: RunConfig, compute: float) -> None:
     """The laws are defaults only where they were fitted: they give a learning rate of 0.03 at 1e13 FLOPs."""
     missing = [f"train.{name}" for name in ("lr", "batch_bytes") if getattr(config.train, name) is None]
-    low, high = LAW_RANGE
+    laws, (low, high) = LAWS[config.model.unit], LAW_RANGE
     if missing and not low <= float(f"{compute:.0e}") <= high:
         raise ConfigError(
             f"set {' and '.join(missing)}: the run takes {compute:.2g} FLOPs, and the paper's laws for them hold from "
-            f"{low:.0e} to {high:.0e} only (here they would give lr {learning_rate_law(compute):.2g}, "
-            f"batch_bytes {batch_law(compute):.0f})"
+            f"{low:.0e} to {high:.0e} only (here they would give lr {laws.lr(compute):.2g}, "
+            f"batch_bytes {laws.batch(compute):.0f})"
         )
 
 
