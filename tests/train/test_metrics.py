@@ -1,7 +1,10 @@
 """Metrics: JSON lines that a resumed run takes up where its checkpoint was."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -42,3 +45,20 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
     log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5)]
+
+
+def test_wandb_knows_a_run_again_and_no_other_by_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[dict[str, Any]] = []
+
+    def init(**settings: Any) -> SimpleNamespace:
+        begun.append(settings)
+        return SimpleNamespace(log=lambda values, step: None, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    config = CONFIG.model_copy(update={"train": TrainConfig(wandb=True)})
+    for name in ("a", "a", "b"):
+        (tmp_path / name / "out").mkdir(parents=True, exist_ok=True)
+        metrics.Metrics(tmp_path / name / "out", config, 0).close()
+    first, resumed, other = (settings["id"] for settings in begun)
+    assert first == resumed != other
+    assert all((settings["name"], settings["resume"]) == ("out", "allow") for settings in begun)

@@ -1,6 +1,7 @@
 """Metrics: one JSON object per line in `metrics.jsonl`, and the same to TensorBoard or wandb where asked for."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from aunet.errors import AUNetError, MissingExtra
 from aunet.files import replacing
 
 FILE = "metrics.jsonl"
+WANDB = "wandb-id"
+"""Where a run keeps the name by which Weights & Biases knows it again."""
 
 
 class Sink(Protocol):
@@ -118,7 +121,7 @@ class Wandb:
         self._run = wandb.init(
             project="aunet",
             name=directory.name,
-            id=directory.name,
+            id=_wandb_id(directory / WANDB),
             resume="allow",
             dir=directory,
             config=config.model_dump(),
@@ -131,3 +134,11 @@ class Wandb:
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
+
+
+def _wandb_id(path: Path) -> str:
+    """Drawn once for a run: runs in directories of one name, or again in the same, are others."""
+    if not path.exists():
+        with replacing(path) as partial:
+            partial.write_text(secrets.token_hex(8), encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
