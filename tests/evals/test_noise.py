@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aunet.errors import ConfigError
+from aunet.errors import AUNetError, ConfigError
 from aunet.evals import noise
 from aunet.evals.noise import HOMOGLYPHS, KINDS, NoiseOptions, noisy, places, robustness
 from aunet.evals.questions import Question
@@ -132,3 +132,10 @@ def test_bad_options_are_one_line() -> None:
         NoiseOptions(rates=(1.5,))
     with pytest.raises(ConfigError, match="noise needs --data-dir"):
         noise.run(Fake(), NoiseOptions())
+
+
+def test_texts_without_a_character_are_named(tmp_path: Path) -> None:
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "a.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(AUNetError, match=r"/noise: no text has a UTF-8 character in its first 2048 bytes"):
+        noise.run(Fake(), NoiseOptions(tmp_path))

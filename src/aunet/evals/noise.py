@@ -25,7 +25,7 @@ import numpy as np
 import regex  # type: ignore[import-untyped]
 
 from aunet.data.sources import files_documents
-from aunet.errors import ConfigError
+from aunet.errors import AUNetError, ConfigError
 from aunet.evals import cute, statistics
 from aunet.evals.answers import Answers, Continuation
 from aunet.evals.options import TaskOptions
@@ -138,6 +138,8 @@ def run(answers: Answers, options: NoiseOptions) -> list[TaskResult]:
         )
     folder = options.data_dir / "noise"
     documents = _documents(folder, options) if folder.exists() else []
+    if folder.exists() and not documents:
+        raise AUNetError(f"{folder}: no text has a UTF-8 character in its first {options.max_bytes} bytes")
     asked: list[Question] = []
     if not documents or (options.data_dir / "cute").exists():
         asked = cute.questions(TaskOptions(options.data_dir, options.limit, options.fewshot))
