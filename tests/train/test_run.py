@@ -134,6 +134,15 @@ def test_loader_workers_do_not_change_the_losses(uninterrupted: Path, tmp_path: 
     assert losses(tmp_path / "out") == losses(uninterrupted)
 
 
+def test_held_out_text_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with (tmp_path / "valid.jsonl").open("a") as file:
+        file.write("not JSON\n")
+    result = here("train", config, "data.workers=0", "train.steps=1")
+    assert result.returncode == 0, result.stderr
+    assert f"held-out text: skipped 1 x malformed JSON, first {tmp_path}/valid.jsonl:6" in result.stdout
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_says_how_to_resume_and_exits(
     uninterrupted: Path, tmp_path: Path, number: signal.Signals, code: int

@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional as F
 
 from aunet.config import RunConfig
+from aunet.data.problems import Problems
 from aunet.data.sources import valid_documents
 from aunet.data.text import Text, read
 from aunet.errors import AUNetError
@@ -143,11 +144,14 @@ def _counted(data: bytes, bits: float) -> Score:
     return Score(bits, len(data), len(data.decode(errors="replace")), 1)
 
 
-def make_validate(config: RunConfig) -> Callable[[AUNet], Mapping[str, float]] | None:
-    """What the trainer calls to score the held-out documents of a configuration; None where it has none."""
+def make_validate(config: RunConfig, problems: Problems | None = None) -> Callable[[AUNet], Mapping[str, float]] | None:
+    """What the trainer calls to score the held-out documents of a configuration; None where it has none.
+
+    What of them can't be used is counted in `problems`.
+    """
     if not config.data.valid:
         return None
-    documents = valid_documents(config.data)
+    documents = valid_documents(config.data, problems)
     rule, words = splitter(config.model.splitter), vocabulary(config.model)
 
     def validate(model: AUNet) -> Mapping[str, float]:

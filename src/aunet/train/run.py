@@ -12,6 +12,7 @@ from rich.console import Console
 from aunet.bytes import VOCAB_SIZE
 from aunet.config import RunConfig
 from aunet.data.loader import Loader
+from aunet.data.problems import Problems
 from aunet.errors import ConfigError
 from aunet.files import make_directory, write_json
 from aunet.model.directory import RUN, keep_tokenizer
@@ -31,8 +32,10 @@ from aunet.train.storage import open_storage
 from aunet.train.watch import watching
 from aunet.vocabulary import vocabulary
 
-MakeValidate = Callable[[RunConfig], Validate | None]
-"""What scores the held-out documents of a configuration; None where there are none. Scoring builds on inference."""
+MakeValidate = Callable[[RunConfig, Problems], Validate | None]
+"""What scores the held-out documents of a configuration; None where there are none. Scoring builds on inference.
+
+What of the documents can't be used is counted in the second argument."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def run_training(
     make_directory(out, "train.out")
     storage = open_storage(config.train)
     device = prepare_device(config.train, ranks)
-    validate = make_validate(config)
+    held_out = Problems()
+    validate = make_validate(config, held_out)
     rule = splitter(config.model.splitter)
     with (
         locked(out) if ranks.first else nullcontext(),
@@ -73,7 +77,7 @@ def run_training(
         Loader(config.data, rule, vocabulary=words, share=ranks.share) as loader,
         stop_on_signals(seconds, patient=ranks.count > 1) as stop,
     ):
-        progress_lines: list[str] = []
+        progress_lines = [f"held-out text: {line}" for line in held_out.lines()]
         found = checkpoint.newest(storage, progress_lines.append, ranks)
         trainer = Trainer(config, plan, loader, device, ranks, watch)
         if found:
