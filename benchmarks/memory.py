@@ -113,7 +113,7 @@ def start(command: Sequence[str], ranks: int) -> None:
 def worker(out: Path, preset: str, settings: Sequence[str]) -> None:
     """One process of a run under the profiler, which tells all allocations; writes the most that was allocated."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        run_training(load_run(preset, settings), lambda _: None, Console(quiet=True))
+        run_training(load_run(preset, settings), lambda *_: None, Console(quiet=True))
     assert found.profiler is not None
     events = found.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")

@@ -322,5 +322,5 @@ def test_a_copy_that_was_validated_does_not_stay(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(loop, "whole", lambda model, _: copy.deepcopy(model))
     monkeypatch.setattr(loop.Trainer, "train_step", observed)
     overrides = ["data.workers=0", "train.steps=3", "train.valid_every=1"]
-    run_training(load_run(str(write_config(tmp_path)), overrides), lambda _: validate, Console(quiet=True))
+    run_training(load_run(str(write_config(tmp_path)), overrides), lambda *_: validate, Console(quiet=True))
     assert (alive, len(copies)) == ([0, 0, 0], 3)

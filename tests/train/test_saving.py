@@ -121,10 +121,10 @@ def test_steps_go_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(run, "open_storage", gated)
         patch.setattr(Trainer, "train_step", observed)
-        run.run_training(config, lambda _: None, Console(quiet=True))
+        run.run_training(config, lambda *_: None, Console(quiet=True))
     assert complete(tmp_path / "out" / "checkpoints") == [8, 12]
     peace = load_run(str(tmp_path / "config.yaml"), ["data.workers=0", "data.valid=[]", f"train.out={tmp_path / 'b'}"])
-    run.run_training(peace, lambda _: None, Console(quiet=True))
+    run.run_training(peace, lambda *_: None, Console(quiet=True))
     assert losses(tmp_path / "out") == losses(tmp_path / "b")
     ours, theirs = (
         load_file(next((tmp_path / out / "checkpoints" / "step-8").glob("*.safetensors"))) for out in ("out", "b")
