@@ -134,6 +134,11 @@ def test_blocks_of_lines_hold_every_line_once(tmp_path_factory, texts, step):
     blocks = FORMATS["lines"].blocks(str(path), size, step, "text", problems)
     found = [text for block in blocks for _, text in FORMATS["lines"].read(block, 0, "text", problems)]
     assert found == [text.encode("utf-8", "replace") for text in texts if text]
+    held = [FORMATS["lines"].held(block) for block in blocks]
+    assert sum(held) == size
+    if all(texts):
+        any_inside = [any(FORMATS["lines"].read(block, 0, "text", problems)) for block in blocks]
+        assert [size > 0 for size in held] == any_inside
 
 
 # Files, globs, directories
