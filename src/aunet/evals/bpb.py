@@ -59,7 +59,7 @@ class Score:
 
     @property
     def bits_per_character(self) -> float:
-        """The same bits over UTF-8 characters; an invalid byte counts as one."""
+        """The same bits over UTF-8 characters, and the U+FFFD that stand for what is none."""
         return self.bits / max(self.characters, 1)
 
     def to_json(self) -> dict[str, Any]:
