@@ -100,7 +100,7 @@ def test_models_that_cannot_be(values: dict[str, Any], message: str) -> None:
 def test_all_problems_are_told_at_once() -> None:
     values = {
         "model": {"stages": [{**STAGE, "layers": -1}, {"dim": 16}], "splitter": "word1"},
-        "train": {"lr": 0, "stpes": 3, "betas": [0.9, 1.0]},
+        "train": {"lr": 0, "stpes": 3, "betas": [0.9, 1.0], "threads": 100_000},
         "data": {"seq_len": 1},
     }
     with pytest.raises(ConfigError) as caught:
@@ -111,12 +111,13 @@ def test_all_problems_are_told_at_once() -> None:
         "x: model.stages.1.layers",
         "x: model.stages.1.head_dim",
         "x: train.lr",
+        "x: train.threads: input should be less than or equal to 1024",
         "x: unknown key train.stpes; did you mean train.steps?",
         "x: train.betas.1: input should be less than 1",
         "x: data.seq_len",
     ):
         assert sum(line.startswith(start) for line in lines) == 1, start
-    assert len(lines) == 7
+    assert len(lines) == 8
 
 
 def test_one_length_of_a_run_at_most() -> None:

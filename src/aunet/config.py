@@ -254,7 +254,7 @@ class TrainConfig(Strict):
         default=(), description="stages, bytes first, whose blocks are computed again for gradients; empty: none"
     )
     device: str = "auto"
-    threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's choice")
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads; 0: torch's choice")
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     log_every: int = Field(default=1, gt=0)
     valid_every: int = Field(default=0, ge=0, description="steps between validations; 0: only at the end")
