@@ -86,6 +86,7 @@ def main() -> None:
     if arguments.figure and (len(named) < 2 or arguments.figure.suffix != ".svg"):
         parser.error("--figure: takes a FILE.svg, and two models or more to compare")
     found = {name: scored(name, Path(model), arguments.languages, arguments.declarations) for name, model in named}
+    check_same(found)
     Console().print(table(found))
     if arguments.figure:
         write({arguments.figure.stem: figure(found)}, arguments.figure.parent)
@@ -102,6 +103,14 @@ def scored(name: str, model: Path, languages: list[str], declarations: str) -> l
         write_json(path, {"name": name, "date": date.today().isoformat(), "documents": rows})
     record: dict[str, Any] = json.loads(path.read_text())
     return [Found(*row) for row in record["documents"]]
+
+
+def check_same(found: dict[str, list[Found]]) -> None:
+    """AUNetError where records are of other documents, told by their groups and sizes, as of an earlier call."""
+    *others, base = found
+    for name in others:
+        if [(one.group, one.bytes) for one in found[name]] != [(one.group, one.bytes) for one in found[base]]:
+            raise AUNetError(f"{name} and {base} were scored on other documents; remove the older record in {RECORDS}")
 
 
 def texts(languages: Iterable[str], declarations: str) -> Iterator[tuple[str, bytes]]:
