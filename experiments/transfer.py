@@ -6,7 +6,7 @@
 A file of `--languages` is one language, named by what stands before the first dot. The documents of `--declarations`
 carry `name` and `script`. Each model leaves one record, `experiments/records/transfer/NAME.json`, with the bits and the
 bytes of every document; the table compares each model with the last one, by the ratio of sums and its paired bootstrap
-interval over documents, and the figure the first with the last.
+interval over documents, or over languages where a row has several, and the figure the first with the last.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def table(found: dict[str, list[Found]]) -> Table:
     for column in ("documents", "bytes", *found, *(f"{name} / {base}" for name in others)):
         view.add_column(column, justify="right")
     for group, chosen in grouped(found[base]).items():
-        scores = {name: chosen_of(rows, chosen) for name, rows in found.items()}
+        scores = {name: drawn_of(rows, chosen) for name, rows in found.items()}
         size = sum(size for _, size in scores[base])
         ratios = [ratio(scores[name], scores[base]) for name in others]
         view.add_row(
@@ -162,6 +162,20 @@ def grouped(rows: list[Found]) -> dict[str, list[int]]:
             groups[group].append(i)
             order[group] = (kind + 4 * one.group.startswith(UDHR), group)
     return {group: groups[group] for group in sorted(groups, key=order.__getitem__)}
+
+
+def drawn_of(rows: list[Found], chosen: list[int]) -> list[tuple[float, int]]:
+    """Bits and bytes of what is drawn for an interval: of each language where there are several, else of each document.
+
+    Chapters of one language are hard or easy together, so drawing them would say little of languages. A declaration is
+    a language of its own.
+    """
+    languages: dict[str, list[int]] = defaultdict(list)
+    for i in chosen:
+        languages[rows[i].group].append(i)
+    if len(languages) == 1 or any(name.startswith(UDHR) for name in languages):
+        return chosen_of(rows, chosen)
+    return [(sum(rows[i].bits for i in own), sum(rows[i].bytes for i in own)) for own in languages.values()]
 
 
 def chosen_of(rows: list[Found], chosen: list[int]) -> list[tuple[float, int]]:

@@ -93,6 +93,21 @@ def test_records_of_other_documents_are_not_compared(
         transfer.main()
 
 
+def test_intervals_are_over_languages_where_there_are_several() -> None:
+    texts = (
+        ("kabyle", 10.0, 4),
+        ("kabyle", 11.0, 5),
+        ("coptic", 9.0, 3),
+        ("udhr, Latn", 7.0, 2),
+        ("udhr, Grek", 8.0, 2),
+    )
+    rows = [transfer.Found(*text) for text in texts]
+    drawn = {group: transfer.drawn_of(rows, chosen) for group, chosen in transfer.grouped(rows).items()}
+    assert drawn["kabyle"] == [(10.0, 4), (11.0, 5)]
+    assert drawn["all languages"] == [(21.0, 9), (9.0, 3)]
+    assert drawn["udhr, all"] == [(7.0, 2), (8.0, 2)]
+
+
 def test_languages_count_for_their_family_and_script() -> None:
     assert transfer.groups_of("ojibwa") == ("ojibwa", "family: Algonquian", "script: Cans", "all languages")
     assert transfer.groups_of("basque") == ("basque", "family: basque", "script: Latn", "all languages")
