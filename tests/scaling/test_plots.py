@@ -48,6 +48,12 @@ def test_all_names_of_many_families_lie_on_the_figure() -> None:
             assert top <= y <= top + height, (name, family)
 
 
+def test_a_name_is_no_formula() -> None:
+    name = r"$\\cost$"
+    for text in draw([record(family=name)], "valid").values():
+        assert name in {element.text for element in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}text")}
+
+
 def test_of_models_of_one_size_the_best_is_shown() -> None:
     """They may differ in a window, which has no parameters."""
     good = record("good", 2.0)
