@@ -246,8 +246,8 @@ def _laws(records: Sequence[Record], name: str) -> Mapping[str, Law] | None:
 
 
 def budget(compute: float) -> str:
-    """As names of files have it: 1e13."""
-    return f"{compute:.0e}".replace("e+", "e")
+    """As names of files have it: 1e13, 1.5e13."""
+    return f"{compute:.2g}".replace("e+", "e")
 
 
 if __name__ == "__main__":

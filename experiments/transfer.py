@@ -6,7 +6,7 @@
 A file of `--languages` is one language, named by what stands before the first dot. The documents of `--declarations`
 carry `name` and `script`. Each model leaves one record, `experiments/records/transfer/NAME.json`, with the bits and the
 bytes of every document; the table compares each model with the last one, by the ratio of sums and its paired bootstrap
-interval over documents, and the figure the first with the last.
+interval over documents, or over languages where a row has several, and the figure the first with the last.
 """
 
 import argparse
@@ -86,6 +86,7 @@ def main() -> None:
     if arguments.figure and (len(named) < 2 or arguments.figure.suffix != ".svg"):
         parser.error("--figure: takes a FILE.svg, and two models or more to compare")
     found = {name: scored(name, Path(model), arguments.languages, arguments.declarations) for name, model in named}
+    check_same(found)
     Console().print(table(found))
     if arguments.figure:
         write({arguments.figure.stem: figure(found)}, arguments.figure.parent)
@@ -102,6 +103,14 @@ def scored(name: str, model: Path, languages: list[str], declarations: str) -> l
         write_json(path, {"name": name, "date": date.today().isoformat(), "documents": rows})
     record: dict[str, Any] = json.loads(path.read_text())
     return [Found(*row) for row in record["documents"]]
+
+
+def check_same(found: dict[str, list[Found]]) -> None:
+    """AUNetError where records are of other documents, told by their groups and sizes, as of an earlier call."""
+    *others, base = found
+    for name in others:
+        if [(one.group, one.bytes) for one in found[name]] != [(one.group, one.bytes) for one in found[base]]:
+            raise AUNetError(f"{name} and {base} were scored on other documents; remove the older record in {RECORDS}")
 
 
 def texts(languages: Iterable[str], declarations: str) -> Iterator[tuple[str, bytes]]:
@@ -131,7 +140,7 @@ def table(found: dict[str, list[Found]]) -> Table:
     for column in ("documents", "bytes", *found, *(f"{name} / {base}" for name in others)):
         view.add_column(column, justify="right")
     for group, chosen in grouped(found[base]).items():
-        scores = {name: chosen_of(rows, chosen) for name, rows in found.items()}
+        scores = {name: drawn_of(rows, chosen) for name, rows in found.items()}
         size = sum(size for _, size in scores[base])
         ratios = [ratio(scores[name], scores[base]) for name in others]
         view.add_row(
@@ -153,6 +162,20 @@ def grouped(rows: list[Found]) -> dict[str, list[int]]:
             groups[group].append(i)
             order[group] = (kind + 4 * one.group.startswith(UDHR), group)
     return {group: groups[group] for group in sorted(groups, key=order.__getitem__)}
+
+
+def drawn_of(rows: list[Found], chosen: list[int]) -> list[tuple[float, int]]:
+    """Bits and bytes of what is drawn for an interval: of each language where there are several, else of each document.
+
+    Chapters of one language are hard or easy together, so drawing them would say little of languages. A declaration is
+    a language of its own.
+    """
+    languages: dict[str, list[int]] = defaultdict(list)
+    for i in chosen:
+        languages[rows[i].group].append(i)
+    if len(languages) == 1 or any(name.startswith(UDHR) for name in languages):
+        return chosen_of(rows, chosen)
+    return [(sum(rows[i].bits for i in own), sum(rows[i].bytes for i in own)) for own in languages.values()]
 
 
 def chosen_of(rows: list[Found], chosen: list[int]) -> list[tuple[float, int]]:

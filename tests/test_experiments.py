@@ -132,6 +132,11 @@ def test_a_run_that_has_begun_keeps_its_settings(tmp_path: Path) -> None:
     assert race.begun(there, out) == race.Tuned(0.02, 2048, "as it began")
 
 
+def test_budgets_have_names_of_their_own() -> None:
+    named = [race.budget(compute) for compute in (9.996e12, 1e13, 1.5e13, 2e13, 3e14)]
+    assert named == ["1e13", "1e13", "1.5e13", "2e13", "3e14"]
+
+
 def test_a_search_moves_with_the_budget_along_the_laws_of_the_paper() -> None:
     """LR and BSZ of AU-Net grow as C^-0.176 and C^0.321, BSZ of BPE as C^0.231."""
     plain, tokens = SYSTEMS["aunet-2"], SYSTEMS["bpe-4k"]

@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 import transfer
+from aunet.errors import AUNetError
 from aunet.evals.bpb import score_documents
 from aunet.language_model import LanguageModel
 from aunet.model.directory import save_model
@@ -78,6 +79,33 @@ def test_what_cannot_be_compared_is_one_line(
     with pytest.raises(SystemExit, match="2"):
         transfer.main()
     assert "--figure: takes a FILE.svg, and two models or more to compare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", [[["kabyle", 9.0, 4]], [["coptic", 9.0, 4], ["kabyle", 9.0, 4]]])
+def test_records_of_other_documents_are_not_compared(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, other: list[list[str | float]]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments])
+    (tmp_path / "records").mkdir()
+    for name, documents in (("ours", other), ("theirs", [["kabyle", 9.0, 4], ["kabyle", 9.0, 4]])):
+        (tmp_path / "records" / f"{name}.json").write_text(json.dumps({"name": name, "documents": documents}))
+    with pytest.raises(AUNetError, match=r"^ours and theirs were scored on other documents; remove"):
+        transfer.main()
+
+
+def test_intervals_are_over_languages_where_there_are_several() -> None:
+    texts = (
+        ("kabyle", 10.0, 4),
+        ("kabyle", 11.0, 5),
+        ("coptic", 9.0, 3),
+        ("udhr, Latn", 7.0, 2),
+        ("udhr, Grek", 8.0, 2),
+    )
+    rows = [transfer.Found(*text) for text in texts]
+    drawn = {group: transfer.drawn_of(rows, chosen) for group, chosen in transfer.grouped(rows).items()}
+    assert drawn["kabyle"] == [(10.0, 4), (11.0, 5)]
+    assert drawn["all languages"] == [(21.0, 9), (9.0, 3)]
+    assert drawn["udhr, all"] == [(7.0, 2), (8.0, 2)]
 
 
 def test_languages_count_for_their_family_and_script() -> None:

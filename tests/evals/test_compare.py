@@ -74,6 +74,21 @@ def test_other_examples_or_settings_have_no_difference(tmp_path: Path) -> None:
     assert [row.differences for row in compare(read_results(paths))] == [(None,), (None,)]
 
 
+@pytest.mark.parametrize(("hashes", "given"), [(("a", "a"), True), (("a", "b"), False), (("a", None), True)])
+def test_examples_of_other_files_have_no_difference(
+    tmp_path: Path, hashes: tuple[str, str | None], given: bool
+) -> None:
+    """Told by their hashes, which older results do not have."""
+    paths = [
+        write_results(
+            tmp_path / f"{i}.json", scored("one", [1.0, 0.0], data="local", **({"data_hash": one} if one else {}))
+        )
+        for i, one in enumerate(hashes)
+    ]
+    (row,) = compare(read_results(paths))
+    assert (row.differences != (None,)) == given
+
+
 def write_translations(path: Path, slips: bool) -> Path:
     found = flores.run(translator(slips), FloresOptions(path.parent / "flores", fewshot=2))
     return write_results(path, *found)

@@ -10,6 +10,7 @@ from aunet.errors import AUNetError, ConfigError
 from aunet.evals import noise
 from aunet.evals.noise import HOMOGLYPHS, KINDS, NoiseOptions, noisy, places, robustness
 from aunet.evals.questions import Question
+from aunet.evals.results import data_hash
 from tests.evals.fakes import Fake
 from tests.evals.test_cute import write_benchmark
 
@@ -17,6 +18,7 @@ TEXTS = st.text(max_size=60)
 RATES = st.floats(0, 1)
 SEEDS = st.integers(0, 1 << 30)
 EVERY = st.sampled_from(list(KINDS))
+FEW = NoiseOptions(kinds=("drop",), rates=(0.1,))
 
 
 @given(TEXTS, EVERY, SEEDS)
@@ -122,7 +124,17 @@ def test_texts_and_choices_of_a_directory(tmp_path: Path) -> None:
     }
     swapped = next(result.settings for result in found if result.task == "noise_text_swap_0.1")
     common = {"limit": 3, "data": "local", "max_bytes": 5, "text_field": "text"}
-    assert swapped == {**common, "kind": "swap", "rate": 0.1}
+    assert swapped == {**common, "kind": "swap", "rate": 0.1, "data_hash": data_hash(["one "])}
+
+
+def test_results_tell_other_texts_apart() -> None:
+    answers = Fake(bits=lambda prompt, text: float(len(text)))
+    first, again, other = (
+        [one.settings["data_hash"] for one in robustness(answers, [text], [Question(text, ("a", "b"), 0)], FEW)]
+        for text in ("one text", "one text", "another")
+    )
+    assert first == again
+    assert all(a != b for a, b in zip(first, other, strict=True))
 
 
 def test_bad_options_are_one_line() -> None:

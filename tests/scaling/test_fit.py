@@ -7,6 +7,7 @@ import pytest
 
 from aunet.errors import AUNetError, ConfigError
 from aunet.scaling.fit import Fit, fit_records
+from aunet.scaling.records import Record
 from tests.scaling.made_records import record
 from tests.scaling.planted import BATCH_LAW, FAMILIES, LR_LAW, SHIFT, race
 
@@ -70,6 +71,29 @@ def test_what_limits_a_law_is_said() -> None:
     ]
     (of,) = fit_records(swept).families
     assert "at 1e+13 FLOPs the best learning rate, 0.004, is the highest tried" in of.notes
+
+
+def test_a_family_whose_budgets_lie_close_together_leaves_the_others_their_laws() -> None:
+    """Two budgets of all may be one of a family, at the end of the first and the beginning of the second."""
+    apart = [record(f"a{i}", 2.0 - i / 10, family="apart", compute_flops=c) for i, c in enumerate((1e13, 3e13))]
+    close = [record(f"c{i}", 2.0 - i / 10, family="close", compute_flops=c) for i, c in enumerate((1.24e13, 1.26e13))]
+    found = fit_records([*apart, *close])
+    assert found.of("apart").loss
+    assert found.of("close").loss is None
+    assert found.of("close").notes[0].startswith("one budget")
+
+
+def test_budgets_that_are_one_in_paper_flops_give_no_law_of_them() -> None:
+    def searched(compute: float, paper: float) -> list[Record]:
+        return [
+            record(f"{compute:g}-{lr}", 2.0 - compute / 1e14, compute_flops=compute, paper_flops=paper, lr=lr)
+            for lr in (1e-3, 2e-3)
+        ]
+
+    runs = [*searched(1e13, 1e13), *searched(1.3e13, 1.2e13)]
+    assert fit_records(runs).of("made").lr
+    with pytest.raises(AUNetError, match="no law can be fitted: made: one budget"):
+        fit_records(runs, flops="paper")
 
 
 def test_one_budget_is_one_clear_line() -> None:

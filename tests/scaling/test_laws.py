@@ -89,3 +89,10 @@ def test_one_budget_and_an_impossible_floor_are_refused_in_one_line() -> None:
 def test_runs_close_together_are_one_budget() -> None:
     assert budgets([1e13, 1.2e13, 2e13, 0.97e13]) == [0, 0, 1, 0]
     assert budgets([]) == []
+
+
+def test_a_steep_law_holds_at_its_budgets() -> None:
+    """Whose value at C = 1 is no float above 0."""
+    law = fit_power([1e13, 1.3e13], [1e-5, 1e-1])
+    assert law.a == 0
+    assert [law.at(compute) for compute in (1e13, 1.3e13)] == pytest.approx([1e-5, 1e-1])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aunet.scaling.plots import apart, draw
+from aunet.scaling.plots import SIZES, apart, by_size, draw
+from aunet.scaling.selection import cells
 from tests.scaling.made_records import record
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -45,3 +46,19 @@ def test_all_names_of_many_families_lie_on_the_figure() -> None:
             x, y = found[family]
             assert left <= x <= left + width - 100, (name, family)  # its letters need about so much
             assert top <= y <= top + height, (name, family)
+
+
+def test_a_name_is_no_formula() -> None:
+    name = r"$\\cost$"
+    for text in draw([record(family=name)], "valid").values():
+        assert name in {element.text for element in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}text")}
+
+
+def test_of_models_of_one_size_the_best_is_shown() -> None:
+    """They may differ in a window, which has no parameters."""
+    good = record("good", 2.0)
+    other = {**good.config, "model": {**good.config["model"], "rope_theta": 1e4}}
+    poor = record("poor", 2.5, config=other)
+    _, parameters = SIZES[0]
+    for runs in ([good, poor], [poor, good]):
+        assert by_size(cells(runs), parameters, "valid") == {good.parameters: 2.0}

@@ -133,3 +133,10 @@ def test_the_first_difference_is_named() -> None:
     assert difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == "a.1.b is 3, there it is 2"
     assert difference({"a": 1}, {}) == "a is null, there it is 1"
     assert difference({"a": [1]}, {"a": [1]}) is None
+
+
+def test_a_key_that_is_missing_is_null() -> None:
+    """As an optional setting of another version, which must not hide what differs behind it."""
+    assert difference({"a": {"new": None}}, {"a": {}}) is None
+    assert difference({"a": {}}, {"a": {"new": None}}) is None
+    assert difference({"a": {"new": None}, "b": [{"c": 1}]}, {"a": {}, "b": [{"c": 2}]}) == "b.0.c is 2, there it is 1"

@@ -1,5 +1,6 @@
 """One run, one record: in this process, without a sweep."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Console
 import aunet
 from aunet.config import SourceConfig
 from aunet.errors import AUNetError
+from aunet.evals.bpb import Score
 from aunet.presets import load_run
 from aunet.scaling import run
 from aunet.scaling.records import read_record
@@ -81,6 +83,25 @@ def test_too_little_memory_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.M
     assert record.reason.startswith("out of memory: ")
     assert "\n" not in record.reason
     assert (record.steps, record.bits_per_byte) == (0, {})
+
+
+def test_bits_that_are_not_finite_are_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search goes on, as after a loss that is not finite."""
+    scores = [Score(bits=bits, bytes=3, characters=3, documents=1) for bits in (2.0, math.nan)]
+    monkeypatch.setattr(run, "score_documents", lambda *_: scores)
+    assert record_run(job(tmp_path), Console(quiet=True)) == 0
+    record = read_record(tmp_path / "records" / "one.json")
+    assert (record.status, record.steps, record.bits_per_byte) == ("failed", 12, {})
+    assert record.reason == "the bits of valid.jsonl are not finite; lower train.lr (now 0.003)"
+
+
+def test_why_a_run_failed_names_no_path(tmp_path: Path) -> None:
+    """It may say where its checkpoints are, and records are published."""
+    diverging = ("train.lr=1e30", "train.warmup=0", "train.max_skips=0", "train.checkpoint_every=1")
+    assert record_run(job(tmp_path, *diverging), Console(quiet=True)) == 0
+    text = (tmp_path / "records" / "one.json").read_text()
+    assert "and resume from its checkpoints" in text
+    assert str(tmp_path) not in text
 
 
 def test_a_mistake_is_not_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

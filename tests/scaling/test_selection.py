@@ -58,6 +58,14 @@ def test_a_setting_is_told_by_its_model_too() -> None:
     assert len(settings([one, record("three", seed=1)])) == 1
 
 
+def test_runs_on_another_text_or_with_another_tokenizer_are_no_repetitions() -> None:
+    """Whose files had the same names."""
+    one = record("one", data_hash={"train": "a", "tokenizer": "t"})
+    others = [record("text", data_hash={"train": "b", "tokenizer": "t"}), record("tokens", data_hash={"train": "a"})]
+    for seed in (0, 1):
+        assert len(settings([one, *(other.model_copy(update={"seed": seed}) for other in others)])) == 3
+
+
 def test_the_same_run_again_counts_once() -> None:
     (setting,) = settings([record("sweep-003", 2.0), record("again", 2.0), record("other-seed", 2.1, seed=1)])
     assert [r.name for r in setting.records] == ["again", "other-seed"]

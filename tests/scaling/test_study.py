@@ -58,9 +58,22 @@ def test_a_trial_that_was_put_up_again_is_taken_once(tmp_path: Path) -> None:
     assert sorted(numbers) == list(range(6))
 
 
-@pytest.mark.parametrize("url", ["nothing://user:secret@host/db", "sqlite:////absent/directory/x.db", "no url"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("nothing://user:secret@host/db", "postgresql://user:its@secret:here@host:1/db"),
+        *("sqlite:////absent/directory/x.db", "no url"),
+    ],
+)
 def test_a_database_that_cannot_be_used_is_one_line_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^--storage: .* cannot be used: ") as caught:
         open_study(url, "made", {}, 60, None)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite+pysqlite:///"])
+def test_a_database_that_nobody_else_can_open_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_study(url, "made", {}, 60, None)
+    assert str(caught.value) == f"--storage: {url} is kept nowhere; write sqlite:///FILE"

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from aunet.config import SourceConfig
 from aunet.errors import ConfigError
 from aunet.scaling.points import Point
 from aunet.scaling.records import Record, read_records, write_record
-from aunet.scaling.sweep import Sweep
+from aunet.scaling.study import open_study
+from aunet.scaling.sweep import Sweep, run_sweep
 from tests.runs import aunet, here, start, write_config
 from tests.scaling.made_records import config
 from tests.scaling.made_records import record as made_record
@@ -227,6 +229,24 @@ def test_what_cannot_be_searched_is_one_line(more: dict[str, Any], line: str) ->
         search(**more)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("complete", [0, 1])
+def test_where_no_point_could_be_taken_none_is_put_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complete: int
+) -> None:
+    made = search(config=config(out=str(tmp_path)), storage=f"sqlite:///{tmp_path / 'sweep.db'}")
+    study = open_study(made.storage, made.study, made.identity(), made.stale_after, None)
+    for _ in range(complete):
+        study.tell(study.ask(), 2.0)
+
+    def broken(*_: object) -> None:
+        raise OSError("the database is gone")
+
+    monkeypatch.setattr(type(study), "ask", broken)
+    with pytest.raises(OSError, match="the database is gone"):
+        run_sweep(made, Console(quiet=True))
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * complete
 
 
 def test_batches_are_whole_rows_and_hold_a_row_for_each_micro_batch() -> None:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from aunet.errors import AUNetError, ConfigError
 from aunet.evals import flores, statistics
-from aunet.evals.results import TaskResult
+from aunet.evals.results import HASH, TaskResult
 from aunet.evals.statistics import Interval
 
 LARGEST_FILE = 256 << 20
@@ -78,7 +78,7 @@ def by_benchmark(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
 
 def _difference(ours: ModelResults, theirs: ModelResults, key: Key, seed: int) -> Interval | None:
     our, their = ours.results.get(key), theirs.results.get(key)
-    if our is None or their is None or our.settings != their.settings or our.n != their.n:
+    if our is None or their is None or not _asked_alike(our, their):
         return None
     if our.examples and len(our.examples) == len(their.examples):
         return statistics.difference(our.examples, their.examples, seed)
@@ -86,6 +86,15 @@ def _difference(ours: ModelResults, theirs: ModelResults, key: Key, seed: int) -
     if our_counts and their_counts:
         return flores.corpus_difference(our.metric, our_counts, their_counts, seed)
     return None
+
+
+def _asked_alike(ours: TaskResult, theirs: TaskResult) -> bool:
+    """The same examples in the same way; a hash of the examples counts where both have one: older files have none."""
+    settings = [dict(one.settings) for one in (ours, theirs)]
+    if not all(HASH in one for one in settings):
+        for one in settings:
+            one.pop(HASH, None)
+    return settings[0] == settings[1] and ours.n == theirs.n
 
 
 def _counts(model: ModelResults, result: TaskResult) -> list[flores.Counts]:

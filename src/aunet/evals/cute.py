@@ -21,7 +21,7 @@ from aunet.evals.answers import Answers, Writing
 from aunet.evals.hub import hub_rows
 from aunet.evals.options import TaskOptions
 from aunet.evals.questions import Question
-from aunet.evals.results import TaskResult
+from aunet.evals.results import HASH, TaskResult, data_hash
 
 HUB = "leukas/cute"
 QUOTE = '"'
@@ -211,16 +211,23 @@ def run(answers: Answers, options: TaskOptions) -> list[TaskResult]:
 
     `options.data_dir` holds the benchmark's TSV files, itself or in `cute`. The settings of a result hold its `chance`.
     """
-    results, scores = [], {}
+    results, scores, read = [], {}, {}
     common = {"fewshot": shots(options), "limit": options.limit, "data": options.source}
     for task in read_tasks(options):
         scores[task.name] = ask(answers, task)
-        settings = {**common, "left_out": task.left_out, "chance": round(task.chance, 4)}
+        read[task.name] = data_hash(text for example in task.examples for text in (example.prompt, example.label))
+        settings = {
+            **common,
+            "left_out": task.left_out,
+            "chance": round(task.chance, 4),
+            HASH: read[task.name],
+        }
         results.append(_result(f"cute_{task.name}", [scores[task.name]], options, settings))
     chances = {result.task.removeprefix("cute_"): result.settings["chance"] for result in results}
     for name, parts in AVERAGES.items():
         chance = sum(chances[part] for part in parts) / len(parts)
         of_average = {**common, "tasks": parts, "chance": round(chance, 4)}
+        of_average |= {HASH: data_hash(read[part] for part in parts)}
         results.append(_result(name, [scores[part] for part in parts], options, of_average))
     return results
 

@@ -27,7 +27,7 @@ from aunet.evals import statistics
 from aunet.evals.answers import Answers, Writing
 from aunet.evals.hub import hub_rows
 from aunet.evals.options import TaskOptions
-from aunet.evals.results import TaskResult
+from aunet.evals.results import HASH, TaskResult, data_hash
 from aunet.evals.statistics import Interval
 
 HUB = "openlanguagedata/flores_plus"
@@ -126,11 +126,12 @@ def run(answers: Answers, options: FloresOptions) -> list[TaskResult]:
     ):
         found = [metrics.count(translate(answers, dev, devtest, *pair, options), devtest[pair[1]]) for pair in pairs]
         for name, pair, counted in zip(others, pairs, found, strict=True):
-            of = {"languages": [name], "pivot": pivot}
+            of = {"languages": [name], "pivot": pivot, HASH: data_hash([*devtest[pair[0]], *devtest[pair[1]]])}
             results += _results(f"flores_{'-'.join(pair)}", [counted], metrics, options, of)
         if len(pairs) > 1:
             parts = [f"flores_{'-'.join(pair)}" for pair in pairs]
-            of = {"languages": others, "pivot": pivot, "tasks": parts}
+            read = data_hash(sentence for sentences in devtest.values() for sentence in sentences)
+            of = {"languages": others, "pivot": pivot, "tasks": parts, HASH: read}
             results += _results(f"flores_{direction}", found, metrics, options, of)
     return results
 

@@ -15,7 +15,7 @@ What is kept is the score on the noisy text over that on the clean one, or for b
 clean over the noisy; 1 is everything.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
@@ -30,7 +30,7 @@ from aunet.evals import cute, statistics
 from aunet.evals.answers import Answers, Continuation
 from aunet.evals.options import TaskOptions
 from aunet.evals.questions import Question, right
-from aunet.evals.results import TaskResult
+from aunet.evals.results import HASH, TaskResult, data_hash
 from aunet.evals.statistics import Interval
 
 HOMOGLYPHS = {
@@ -164,12 +164,12 @@ def _documents(folder: Path, options: NoiseOptions) -> list[str]:
 
 
 def _texts(answers: Answers, documents: Sequence[str], options: NoiseOptions) -> list[TaskResult]:
-    clean_2N = _bits_and_bytes(answers, documents)
-    results = [_result("noise_text", "bits_per_byte", _bits_per_byte(clean_2N, options), clean_2N, options)]
+    clean_2N, read = _bits_and_bytes(answers, documents), {HASH: data_hash(documents)}
+    results = [_result("noise_text", "bits_per_byte", _bits_per_byte(clean_2N, options), clean_2N, options, read)]
     for kind, rate, seeds in _cases(len(documents), options):
         changed = [noisy(text, kind, rate, seed) for text, seed in zip(documents, seeds, strict=True)]
         noisy_2N = _bits_and_bytes(answers, changed)
-        name, of = f"noise_text_{kind}_{rate:g}", {"kind": kind, "rate": rate}
+        name, of = f"noise_text_{kind}_{rate:g}", {"kind": kind, "rate": rate, **read}
         results.append(_result(name, "bits_per_byte", _bits_per_byte(noisy_2N, options), noisy_2N, options, of))
         kept = statistics.ratio_of_ratios(clean_2N, noisy_2N, options.seed)
         results.append(_result(name, "kept", kept, noisy_2N, options, of, average=False))
@@ -178,13 +178,14 @@ def _texts(answers: Answers, documents: Sequence[str], options: NoiseOptions) ->
 
 def _questions(answers: Answers, questions: Sequence[Question], options: NoiseOptions) -> list[TaskResult]:
     clean_1N = np.array([right(answers, questions)])
-    results = [_result("noise_choice", "accuracy", _accuracy(clean_1N, options), clean_1N, options)]
+    asked = {HASH: data_hash(text for one in questions for text in (one.prompt, one.cue, *one.choices))}
+    results = [_result("noise_choice", "accuracy", _accuracy(clean_1N, options), clean_1N, options, asked)]
     for kind, rate, seeds in _cases(len(questions), options):
         changed = [
             replace(one, prompt=noisy(one.prompt, kind, rate, seed)) for one, seed in zip(questions, seeds, strict=True)
         ]
         noisy_1N = np.array([right(answers, changed)])
-        name, of = f"noise_choice_{kind}_{rate:g}", {"kind": kind, "rate": rate}
+        name, of = f"noise_choice_{kind}_{rate:g}", {"kind": kind, "rate": rate, **asked}
         results.append(_result(name, "accuracy", _accuracy(noisy_1N, options), noisy_1N, options, of))
         if clean_1N.any():  # of nothing, nothing can be kept
             kept = statistics.ratio_of_sums(noisy_1N[0], clean_1N[0], options.seed)
@@ -217,12 +218,12 @@ def _result(
     found: Interval,
     scores_KN: statistics.Vector,
     options: NoiseOptions,
-    of: dict[str, object] | None = None,
+    of: Mapping[str, object],
     average: bool = True,
 ) -> TaskResult:
     """Bits of examples are divided by the mean bytes of an example, so that they average to bits per byte."""
     examples_N = scores_KN[0] / (scores_KN[1].mean() if len(scores_KN) > 1 else 1)
-    settings = {"limit": options.limit, "data": options.source, **(of or {})}
+    settings = {"limit": options.limit, "data": options.source, **of}
     if len(scores_KN) == 1:
         settings |= {"fewshot": cute.shots(options)}
     else:

@@ -50,6 +50,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": DRAWN_WITH,
     "font.size": 9.5,
+    "text.parse_math": False,  # a name may have dollars
     "text.color": INK.light,
     "axes.labelcolor": INK.light,
     "axes.edgecolor": MUTED.light,

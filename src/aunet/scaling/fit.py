@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from aunet.errors import AUNetError, ConfigError
-from aunet.scaling.laws import LossLaw, PowerLaw, fit_loss, fit_power
+from aunet.scaling.laws import LossLaw, PowerLaw, budgets, fit_loss, fit_power
 from aunet.scaling.records import Record
 from aunet.scaling.selection import Cell, cells, families, valid_set
 
@@ -87,12 +87,13 @@ def fit_records(
 
 
 def _fit_family(family: str, own: Sequence[Cell], valid: str, flops: str, irreducible: float | None) -> FamilyFit:
+    key = FLOPS[flops]
     there = [cell for cell in own if cell.best(valid)]
-    if len(there) < 2:
+    best = [chosen for cell in there if (chosen := cell.best(valid))]
+    # Two budgets of all families may lie close together for this one, or in the FLOPs that are asked for.
+    if not _at_two_budgets([one.mean(key) for one in best]):
         at = f"one budget, {there[0].compute:.2g} FLOPs" if there else f"no complete run on {valid}"
         return FamilyFit(family, None, None, None, (at,))
-    key = FLOPS[flops]
-    best = [chosen for cell in there if (chosen := cell.best(valid))]
     loss = fit_loss([one.mean(key) for one in best], [one.loss(valid) for one in best], irreducible)
     tuned = [cell for cell in there if cell.tuned > 1]
     notes = [note for cell in there for note in _edges(cell, valid)]
@@ -100,14 +101,18 @@ def _fit_family(family: str, own: Sequence[Cell], valid: str, flops: str, irredu
         notes.append(f"{len(there)} budgets tell no irreducible loss: E is taken to be 0")
     if loss.samples is None:
         notes.append("no more budgets than parameters: the loss law has no band")
-    if len(tuned) < 2:
-        notes.append("learning rate and batch size were searched at fewer than two budgets: no laws of them")
-        return FamilyFit(family, None, None, loss, tuple(notes))
     close = [(setting.mean(key), setting.first) for cell in tuned for setting in cell.close(valid)]
     compute = [spent for spent, _ in close]
+    if len(tuned) < 2 or not _at_two_budgets(compute):
+        notes.append("learning rate and batch size were searched at fewer than two budgets: no laws of them")
+        return FamilyFit(family, None, None, loss, tuple(notes))
     batch = fit_power(compute, [float(record.batch) for _, record in close])
     lr = fit_power(compute, [record.lr for _, record in close])
     return FamilyFit(family, batch, lr, loss, tuple(notes))
+
+
+def _at_two_budgets(compute: Sequence[float]) -> bool:
+    return len(set(budgets(compute))) > 1
 
 
 def _edges(cell: Cell, valid: str) -> list[str]:

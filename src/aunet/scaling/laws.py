@@ -53,7 +53,8 @@ def budgets(compute: Sequence[float]) -> list[int]:
 class PowerLaw:
     """y = a C^b."""
 
-    a: float
+    log_a: float
+    """At C = 1, which is far from all budgets: a steep law has an `a` that no float holds."""
     b: float
     points: int
     samples: Vector | None
@@ -61,9 +62,14 @@ class PowerLaw:
 
     parameters: ClassVar[tuple[str, ...]] = ("a", "b")
 
+    @property
+    def a(self) -> float:
+        """The law at C = 1."""
+        return float(np.exp(self.log_a))
+
     def at(self, compute: float) -> float:
         """The law at a compute."""
-        return float(self.a * compute**self.b)
+        return float(np.exp(self.log_a + self.b * np.log(compute)))
 
     def band(self, compute: float) -> tuple[float, float] | None:
         """Bounds of the law at a compute."""
@@ -123,7 +129,7 @@ def fit_power(compute: Sequence[float], values: Sequence[float], seed: int = SEE
     if (noise_Sn := _noise(y_n - design_n2 @ theta_2, 2, seed, samples)) is not None:
         refitted_S2 = (np.linalg.pinv(design_n2) @ (design_n2 @ theta_2 + noise_Sn).T).T
         drawn_S2 = np.stack([refitted_S2[:, 0] - refitted_S2[:, 1] * middle, refitted_S2[:, 1]], axis=1)
-    return PowerLaw(float(np.exp(theta_2[0] - theta_2[1] * middle)), float(theta_2[1]), len(x_n), drawn_S2)
+    return PowerLaw(float(theta_2[0] - theta_2[1] * middle), float(theta_2[1]), len(x_n), drawn_S2)
 
 
 def fit_loss(

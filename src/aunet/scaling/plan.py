@@ -135,7 +135,7 @@ def make_scale_plan(
         bytes_per_token=text.bytes_per_token,
         batch=rows * text.row_ids,
         lr=(laws or PAPER_LAWS[kind.tokens])["lr"](compute),
-        notes=_notes(kind, compute, table is not None, laws is not None),
+        notes=_notes(kind, compute, total * flops if table else None, laws is not None),
     )
 
 
@@ -200,9 +200,15 @@ def _check_positive(flag: str, value: float) -> None:
         raise ConfigError(f"--{flag}: {value:g} is not a finite number above 0; write for instance 1e14 or 10")
 
 
-def _notes(kind: Family, compute: float, table: bool, fitted: bool) -> tuple[str, ...]:
+def _notes(kind: Family, compute: float, spent: float | None, fitted: bool) -> tuple[str, ...]:
+    """`spent`: useful FLOPs of a row of the paper's table; None elsewhere."""
     low, high = LAW_RANGE
-    notes = ["shape of the paper's table" if table else "shape by the proportions of the paper's Table 9"]
+    notes = ["shape by the proportions of the paper's Table 9"]
+    if spent:
+        notes = [
+            f"shape and length of the paper's table: {spent / compute:.2f} times the budget in useful FLOPs, which are "
+            "matched between families everywhere else"
+        ]
     if fitted:
         notes.append("batch and learning rate by the given laws")
     elif low <= float(f"{compute:.0e}") <= high:

@@ -147,7 +147,7 @@ def _isoflop(found: Sequence[Cell], looks: Mapping[str, Look], valid: str) -> st
                 axes = grid[row][column]
                 for family in shown:
                     own = [cell for cell in found if cell.family == family and cell.compute == budget]
-                    points = sorted(_by_size(own, measure, valid).items())
+                    points = sorted(by_size(own, measure, valid).items())
                     _iso_curve(axes, points, looks[family], family if row == column == 0 else None)
                 axes.set(xscale="log")
                 _round_ticks(axes.xaxis, short)
@@ -167,15 +167,17 @@ def _handle(drawn: Look, name: str) -> Any:
     return Line2D([], [], color=drawn.colour, marker=drawn.marker, linestyle=drawn.dash, label=name)
 
 
-def _by_size(own: Sequence[Cell], measure: Callable[[Setting], float], valid: str) -> dict[float, float]:
-    """The lowest loss of every model, by its size."""
+def by_size(own: Sequence[Cell], measure: Callable[[Setting], float], valid: str) -> dict[float, float]:
+    """The lowest loss of every model, by its size; the lowest too where models of one family are equally large."""
     models: dict[str, Setting] = {}
     for cell in own:
         for setting in cell.scored(valid):
             key = str(setting.first.config["model"])
             if key not in models or setting.loss(valid) < models[key].loss(valid):
                 models[key] = setting
-    return {measure(setting): setting.loss(valid) for setting in models.values()}
+    # From the worst to the best, so that the best is what stays.
+    worst_first = sorted(models.values(), key=lambda setting: -setting.loss(valid))
+    return {measure(setting): setting.loss(valid) for setting in worst_first}
 
 
 def _iso_curve(axes: Any, points: Sequence[tuple[float, float]], drawn: Look, name: str | None) -> None:

@@ -212,16 +212,18 @@ def _parse(path: Path, values: Any) -> Record:
 def difference(there: Any, here: Any, key: str = "") -> str | None:
     """The first place where two JSON values differ, as `KEY is HERE, there it is THERE`; None if nowhere.
 
+    A key that is missing is null: so are settings that another version has and that were not used.
+
     >>> difference({"train": {"lr": 0.1}}, {"train": {"lr": 0.2}})
     'train.lr is 0.2, there it is 0.1'
     """
     if there == here:
         return None
     if isinstance(there, dict) and isinstance(here, dict):
-        names = [*here, *(name for name in there if name not in here)]
-        first = next(name for name in names if there.get(name) != here.get(name))
-        return difference(there.get(first), here.get(first), f"{key}.{first}".removeprefix("."))
-    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        i = next(i for i, (a, b) in enumerate(zip(there, here, strict=True)) if a != b)
-        return difference(there[i], here[i], f"{key}.{i}")
-    return f"{key} is {json.dumps(here)}, there it is {json.dumps(there)}"
+        inside = [(name, there.get(name), here.get(name)) for name in {**here, **there}]
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        inside = [(str(i), *pair) for i, pair in enumerate(zip(there, here, strict=True))]
+    else:
+        return f"{key} is {json.dumps(here)}, there it is {json.dumps(there)}"
+    found = (difference(a, b, f"{key}.{name}".removeprefix(".")) for name, a, b in inside)
+    return next((change for change in found if change), None)

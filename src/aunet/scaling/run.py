@@ -4,6 +4,7 @@ The same call goes on where it was interrupted, and does nothing once the record
 the trainer from the documents that it reads.
 """
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -22,7 +23,16 @@ from aunet.evals.bpb import make_validate, score_documents
 from aunet.model.aunet import AUNet
 from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.provenance import code, epochs, hardware, text_of
-from aunet.scaling.records import DocumentScore, Record, difference, portable, read_record, setting, write_record
+from aunet.scaling.records import (
+    DocumentScore,
+    Record,
+    difference,
+    name_of,
+    portable,
+    read_record,
+    setting,
+    write_record,
+)
 from aunet.train import metrics
 from aunet.train.plan import make_plan
 from aunet.train.run import run_training
@@ -110,13 +120,19 @@ def write_unfinished(job: Job, status: str, reason: str) -> None:
 
 
 def _score(job: Job, source: SourceConfig, console: Console) -> tuple[DocumentScore, ...]:
-    """Bits and bytes of every document; rounded to a thousandth of a bit, which nothing can be told from."""
+    """Bits and bytes of every document; rounded to a thousandth of a bit, which nothing can be told from.
+
+    RunFailed where they are not finite, as of a model that its last step has ruined.
+    """
     session = aunet.load(job.out, prepare_device(job.config.train)).session()
     with console.status(f"scoring {escape(source.path)}"):
         documents = [data for _, data in files_documents([source.path], source.text_field)]
         found = [(round(one.bits, 3), one.bytes) for one in score_documents(session, documents)]
     if not sum(size for _, size in found):
         raise AUNetError(f"{source.path}: no byte to score; name a validation set with text")
+    if not all(math.isfinite(bits) for bits, _ in found):
+        lr = make_plan(job.config).lr
+        raise RunFailed(f"the bits of {name_of(source.path)} are not finite; lower train.lr (now {lr:g})")
     return tuple(found)
 
 
@@ -132,7 +148,7 @@ def _record(job: Job, status: str, reason: str, documents: Mapping[str, Sequence
         "name": job.record.stem,
         "family": job.family,
         "status": status,
-        "reason": reason,
+        "reason": reason.replace(config.train.checkpoints_at, "its checkpoints"),  # no path is published
         "seed": config.train.seed,
         "compute_flops": last.get("useful_flops", 0.0),
         "paper_flops": last.get("paper_flops", 0.0),

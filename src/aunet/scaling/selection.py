@@ -1,7 +1,8 @@
 """Which runs stand for a family: budgets, repetitions, the best.
 
 A budget is a set of runs whose useful FLOPs lie close together, whatever their family. In a budget, the runs of a
-family that differ only in their seed are repetitions of one setting; of runs that share the seed too, such as the best
+family that differ only in their seed are repetitions of one setting, on the same text and with the same tokenizer, told
+by what stands in the files: a configuration has their names alone. Of runs that share the seed too, such as the best
 of a sweep and the same run again, the first by name counts. The setting that stands for the family is the one
 with the lowest mean among those with the most repetitions: what was repeated was chosen before.
 """
@@ -113,8 +114,9 @@ def settings(records: Iterable[Record]) -> tuple[Setting, ...]:
     """Complete runs, repetitions together."""
     found: dict[str, dict[int, Record]] = {}
     for record in sorted(records, key=lambda record: (record.seed, record.name)):
-        of_seeds = found.setdefault(json.dumps(setting(record.config, seeds=False), sort_keys=True), {})
-        of_seeds.setdefault(record.seed, record)
+        read = [record.data_hash.get(name) for name in ("train", "tokenizer")]
+        key = json.dumps([setting(record.config, seeds=False), read], sort_keys=True)
+        found.setdefault(key, {}).setdefault(record.seed, record)
     return tuple(Setting(tuple(of_seeds.values())) for of_seeds in found.values())
 
 

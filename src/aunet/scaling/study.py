@@ -22,6 +22,7 @@ def open_study(url: str, name: str, identity: Mapping[str, Any], stale_after: in
     A trial whose worker has been silent for `stale_after` seconds is failed, and `on_stale(study, trial)` called.
     """
     with _storage_errors(url):
+        _refuse_memory(url)
         storage = _open_storage(url, stale_after, on_stale)
         if url.startswith("sqlite"):
             _serialise(storage.engine)
@@ -41,6 +42,15 @@ def _of_today(there: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str
         for name, values in sections.items()
     }
     return {**there, **{name: {**there[name], **values} for name, values in known.items()}}
+
+
+def _refuse_memory(url: str) -> None:
+    """Every thread would have a database of its own there, and nobody could go on."""
+    from sqlalchemy.engine import make_url
+
+    parsed = make_url(url)
+    if parsed.drivername.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
+        raise ConfigError(f"--storage: {url} is kept nowhere; write {SQLITE}FILE")
 
 
 def _open_storage(url: str, stale_after: int, on_stale: Any) -> Any:
@@ -91,6 +101,9 @@ def _storage_errors(url: str) -> Iterator[None]:
             raise ConfigError("--storage: PostgreSQL needs its driver; pip install 'aunet[postgres]'") from None
         raise ConfigError(f"--storage: {url.partition(':')[0]} needs its driver: {error.__cause__ or error}") from None
     except Exception as error:
-        shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+        # Up to the last @: one inside the password is a mistake, of which drivers show what stands behind it.
+        shown = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
         cause = (str(error).splitlines() or [type(error).__name__])[0]
+        if url.count("@") > 1:
+            cause = "it has more than one @; in a user or a password write %40"
         raise ConfigError(f"--storage: {shown} cannot be used: {cause}") from None

@@ -133,20 +133,22 @@ class _Worker:
         self.optuna = optuna()
         self.retry = self.optuna.storages.RetryHeartbeatStaleTrialCallback()
         url = sweep.storage or f"{SQLITE}{Path(sweep.config.train.out).resolve() / 'sweep.db'}"
-        self.taken = -1
-        """Number of the trial that was taken last."""
+        self.taken: int | None = None
+        """Number of the trial that is this worker's."""
         self.study = open_study(url, sweep.study, sweep.identity(), sweep.stale_after, self.retry)
 
     def work(self) -> int:
         silent_since = time.monotonic()
         while not self.stop.requested:
             if self._open_trials():
+                self.taken = None
                 try:
                     self.study.optimize(self._objective, n_trials=1, catch=(RunFailed,))
                 except self.optuna.exceptions.UpdateFinishedTrialError:
                     pass  # this worker had fallen silent, and another one has taken the point; the record stands
                 except Exception as error:  # whatever it is, the point is put up again
-                    self.retry(self.study, self.study.trials[self.taken])
+                    if self.taken is not None:
+                        self.retry(self.study, self.study.trials[self.taken])
                     if isinstance(error, _Interrupted):
                         return error.code
                     raise
