@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aunet.serve.errors import APIError, invalid, too_slow
+from aunet.serve.paths import path_of
 
 DISCARD = 64 << 20
 """Bytes of a body that is too large which are read and dropped, so that its sender gets to read the answer."""
@@ -26,7 +27,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the whole body, then hand it on; or answer with an error."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or not path_of(scope).startswith("/v1/"):
             await self._app(scope, receive, send)
             return
         try:
