@@ -7,7 +7,6 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from starlette.types import ASGIApp
 
 from aunet.infer.engine import Engine
 from aunet.language_model import LanguageModel
@@ -21,10 +20,11 @@ def engine() -> Engine:
     return Engine(LanguageModel(small_model(small_config(2)), native=False).session())
 
 
-def ask(app: ASGIApp, method: str, path: str, **options: Any) -> httpx.Response:
+def ask(app: Starlette, method: str, path: str, **options: Any) -> httpx.Response:
     async def sent() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
-            return await client.request(method, path, **options)
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
+            return await client.request(method, f"http://here{path}", **options)
 
     return asyncio.run(sent())
 
@@ -48,3 +48,26 @@ class TestInsideAnotherApplication:
         assert ask(outer, "POST", "/lm/v1/completions", headers=header, content=body).status_code == 413
         counted = 'aunet_requests_total{endpoint="/v1/completions",outcome="invalid"} 1.0'
         assert counted in ask(outer, "GET", "/lm/metrics").text
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions", "inspect"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt": "a\xed\xa0\x80"}',  # half a character, as bytes
+        b'{"prompt": "\xff"}',
+        r'{"prompt": "\ud800"}'.encode("utf-16"),  # the same escaped, in another encoding
+        r'{"prompt": "\ud800"}'.encode("utf-16-le"),
+        r'{"prompt": "\ud800"}'.encode("utf-32"),
+    ],
+)
+def test_a_body_is_utf8(engine: Engine, path: str, body: bytes) -> None:
+    app = create_app(engine, "tiny", Settings())
+    sent = ask(app, "POST", f"/v1/{path}", content=body, headers={"Content-Type": "application/json"})
+    assert sent.status_code == 400
+    assert sent.json()["error"] == {
+        "message": "the body is not JSON: it is not UTF-8",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "not_json",
+    }

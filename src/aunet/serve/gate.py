@@ -72,10 +72,17 @@ class Gate:
 
 def _check_characters(message: Message) -> None:
     """Strings with half a character have no bytes, and could not even be quoted in an error."""
-    if not SURROGATE.search(message.get("body", b"")):
+    body = message.get("body", b"")
+    try:
+        plain = "\0" not in body.decode()
+    except UnicodeDecodeError:
+        plain = False
+    if not plain:  # the parser would take other encodings, and halves of characters that are written as bytes
+        raise invalid("the body is not JSON: it is not UTF-8", None, "not_json")
+    if not SURROGATE.search(body):
         return
     try:
-        json.dumps(json.loads(message["body"]), ensure_ascii=False).encode()
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):x}"
         raise invalid(
