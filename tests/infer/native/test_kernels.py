@@ -3,6 +3,7 @@
 import copy
 import threading
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from tests.model.packs import small_model
 
 pytestmark = pytest.mark.skipif(not available(), reason="the compiled kernels need a C++ compiler")
 TEXT = b"One two, three 1234567 four!? \xff naive. " * 12
+TASKS = Path("/proc/self/task")
+"""Of every thread of this process, a directory."""
 
 
 @cache
@@ -139,6 +142,22 @@ def test_threads_of_a_program_may_read_at_the_same_time() -> None:
     for worker in workers:
         worker.join()
     assert all(float((found[i] - expected).abs().max()) < 1e-4 for i in range(4))
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="threads that are not Python's are counted by Linux")
+def test_threads_that_another_number_replaces_end() -> None:
+    reading, before = session(network()), torch.get_num_threads()
+
+    def left() -> int:
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            reading.extend(reading.start(1), [[BOS, *TEXT]])
+        return len(list(TASKS.iterdir()))
+
+    try:
+        assert left() == left() == left()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_model_whose_weights_change_is_prepared_anew() -> None:
