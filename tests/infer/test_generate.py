@@ -115,6 +115,13 @@ def test_greedy_is_deterministic_whatever_the_seed() -> None:
     assert len({model().generate("x", max_bytes=30, temperature=0, seed=s, as_bytes=True) for s in range(3)}) == 1
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint64])
+def test_numbers_of_numpy_are_numbers(kind: type[np.integer[Any]]) -> None:
+    options = {"max_bytes": 20, "top_k": 9, "seed": 7}
+    expected = model().generate("x", as_bytes=True, **options)
+    assert model().generate("x", as_bytes=True, **{name: kind(value) for name, value in options.items()}) == expected
+
+
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_max_bytes(count: int) -> None:
     _, (found,) = play([97] * 10, max_bytes=count)
@@ -298,6 +305,7 @@ def test_the_bytes_are_those_of_the_events() -> None:
         ("temperature", float("nan")),
         ("temperature", float("inf")),
         ("top_k", 0),
+        ("top_k", 2.5),
         ("top_p", 0.0),
         ("top_p", 1.5),
         ("top_p", float("nan")),
@@ -305,6 +313,7 @@ def test_the_bytes_are_those_of_the_events() -> None:
         ("stop", ""),
         ("stop", ["a", ""]),
         ("seed", 2**70),
+        ("seed", 1.5),
     ],
 )
 def test_bad_options_are_one_line(option: str, value: Any) -> None:
