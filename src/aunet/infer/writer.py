@@ -48,9 +48,9 @@ class Writer:
         for byte in self.vocabulary.decode([chosen]):
             self.left -= 1
             self.held += bytes([byte])
-            for stop in self.request.stop:
-                if self.held.endswith(stop):
-                    return self._end("stop", self.held[: -len(stop)])
+            # Of stop strings that end together, the longest: no part of it is given out, in whatever order they are.
+            if stopped := max((len(stop) for stop in self.request.stop if self.held.endswith(stop)), default=0):
+                return self._end("stop", self.held[:-stopped])
             if not self.left:
                 return self._end("length", self.held)
         keep = max((_overlap(self.held, stop) for stop in self.request.stop), default=0)
