@@ -16,6 +16,7 @@ from aunet.errors import ConfigError
 from aunet.infer.drafts import ORDERS, Drafts
 from aunet.infer.prompts import PromptCache
 from aunet.infer.request import ByteScore, Event, Request
+from aunet.infer.scoring import together
 from aunet.infer.session import Session
 from aunet.infer.state import Context, State
 from aunet.infer.writer import Logits, Writer, score_of
@@ -24,7 +25,7 @@ from aunet.splitting import Stream
 PIECE = 512
 """Prompts are kept for other requests at every multiple of so many ids, and at their ends."""
 PROMPT_IDS = 2048
-"""Ids of prompts read in a round while others are being written."""
+"""Ids of prompts read in a round while others are being written; otherwise as many as are scored together."""
 REACH = max(ORDERS)
 """Bytes that guesses depend on."""
 MOST_GUESSES = 64
@@ -207,7 +208,9 @@ class Engine:
         reading = [sequence for sequence in self._sequences if sequence.reads_prompt]
         if not reading:
             return []
-        left = PROMPT_IDS if len(reading) < len(self._sequences) else 8 * PROMPT_IDS
+        left = together(self.session)
+        if len(reading) < len(self._sequences):
+            left = min(left, PROMPT_IDS)
         chosen: list[_Sequence] = []
         sizes: list[int] = []
         for sequence in reading:
