@@ -211,8 +211,10 @@ def test_the_prompt_cache_keeps_within_its_bound() -> None:
         sizes.append(engine.prompts.size)
     assert max(sizes) <= 400_000
     assert len(engine.prompts) >= 2
-    pages = {id(page): page.nbytes for read in engine.prompts._read.values() for page in read.context.kept()}
-    assert engine.prompts.size == sum(pages.values())
+    reads = engine.prompts._read
+    pages = {id(page): page.nbytes for read in reads.values() for page in read.context.kept()}
+    own = sum(len(key) + read.logits_V.nbytes for key, read in reads.items())
+    assert engine.prompts.size == sum(pages.values()) + own
 
 
 def test_a_cancelled_request_frees_its_place() -> None:

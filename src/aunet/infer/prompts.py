@@ -30,7 +30,7 @@ class PromptCache:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        """Bytes of keys, values and states."""
+        """Bytes of keys, values and states, and of the ids and scores of every text."""
         self.size = 0
         self._read: OrderedDict[bytes, Read] = OrderedDict()
         """By the ids, packed, which are compared at the speed of memory."""
@@ -59,16 +59,23 @@ class PromptCache:
             return
         read = Read(len(ids), context.copy(), logits_V.copy())
         self._read[key] = read
+        self.size += _own(key, read)
         for part in read.context.kept():
             self.size += part.nbytes if not self._holders[id(part)] else 0
             self._holders[id(part)] += 1
         while self.size > self.limit:
-            _, old = self._read.popitem(last=False)
+            key, old = self._read.popitem(last=False)
+            self.size -= _own(key, old)
             for part in old.context.kept():
                 self._holders[id(part)] -= 1
                 if not self._holders[id(part)]:
                     del self._holders[id(part)]
                     self.size -= part.nbytes
+
+
+def _own(key: bytes, read: Read) -> int:
+    """Bytes that a text shares with no other: many where there are many tokens, or many ids."""
+    return len(key) + read.logits_V.nbytes
 
 
 def _packed(ids: Sequence[int]) -> bytes:
