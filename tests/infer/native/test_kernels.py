@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from aunet.bytes import BOS
 from aunet.config import AUNetConfig
@@ -168,6 +169,22 @@ def test_a_model_whose_weights_change_is_prepared_anew() -> None:
         model.network.head.weight.mul_(2)
     found = model.session().extend(model.session().start(1), [[BOS, *TEXT[:20]]])[0]
     assert model.session() is not before
+    assert float((found - model.logits([[BOS, *TEXT[:20]]])[0]).abs().max()) < 1e-4
+
+
+class Doubled(nn.Linear):
+    def forward(self, x_TD: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x_TD)
+
+
+def test_another_module_around_the_same_weights_is_noticed() -> None:
+    model = LanguageModel(copy.deepcopy(network()), native=True)
+    before = model.session()
+    ffn = model.network.trunk.blocks[0].ffn
+    doubled = Doubled(ffn.down.in_features, ffn.down.out_features, bias=False)
+    doubled.weight, ffn.down = ffn.down.weight, doubled
+    assert model.session() is not before
+    found = model.session().extend(model.session().start(1), [[BOS, *TEXT[:20]]])[0]
     assert float((found - model.logits([[BOS, *TEXT[:20]]])[0]).abs().max()) < 1e-4
 
 
