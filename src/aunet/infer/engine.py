@@ -14,7 +14,7 @@ from itertools import takewhile
 
 from aunet.errors import ConfigError
 from aunet.infer.drafts import ORDERS, Drafts
-from aunet.infer.prompts import PromptCache
+from aunet.infer.prompts import ID_BYTES, PromptCache, pack
 from aunet.infer.request import ByteScore, Event, Request
 from aunet.infer.scoring import together
 from aunet.infer.session import Session
@@ -54,6 +54,8 @@ class _Sequence:
     """A request that has a place."""
 
     writer: Writer
+    packed: bytes
+    """The ids of its prompt, as `PromptCache` compares them: packed once, not for every piece of a long one."""
     context: Context
     to_read: list[int]
     """Ids of the prompt, or the newest id."""
@@ -77,6 +79,7 @@ class _Waiting:
     """A request without a place."""
 
     writer: Writer
+    packed: bytes
     awaited: tuple[_Sequence, int] | None = None
     """A sequence that reads what this one begins with, and ids of it that will be kept: found by comparing prompts,
     which takes long for long ones and is not done again before these ids are read."""
@@ -137,7 +140,7 @@ class Engine:
         writer = Writer(self.counters.requests + 1, request, self.session.vocabulary)
         self.counters.requests += 1
         self.counters.prompt_bytes += len(request.prompt)
-        self._waiting.append(_Waiting(writer))
+        self._waiting.append(_Waiting(writer, pack(writer.prompt)))
         return self.counters.requests
 
     def cancel(self, ticket: int) -> None:
@@ -161,21 +164,21 @@ class Engine:
             if self._still_reads(waiting.awaited):
                 postponed.append(waiting)
                 continue
-            writer = waiting.writer
+            writer, packed = waiting.writer, waiting.packed
             prompt = writer.prompt
             scored = writer.request.echo and writer.request.alternatives is not None
             # Read alone, a prompt is cut at multiples of a piece, and so is what it may begin with.
-            read = None if scored else self.prompts.find(prompt, PIECE if self._alone else 1)
+            read = None if scored else self.prompts.find(packed, PIECE if self._alone else 1)
             known = prompt[: read.count] if read else []
             waiting.awaited = None if scored else self._reading_now(prompt, len(known))
             if waiting.awaited:
                 postponed.append(waiting)
                 continue
             if read is None:
-                sequence = _Sequence(writer, self.session.context(), [self.session.vocabulary.bos, *prompt])
+                sequence = _Sequence(writer, packed, self.session.context(), [self.session.vocabulary.bos, *prompt])
             else:
                 self.counters.cached_prompt_bytes += int(self.session.vocabulary.lengths(known).sum())
-                sequence = _Sequence(writer, read.context.copy(), prompt[len(known) :], done=known)
+                sequence = _Sequence(writer, packed, read.context.copy(), prompt[len(known) :], done=known)
             self._sequences.append(sequence)
             if self._drafts:
                 self._drafts.read(writer.request.prompt)
@@ -226,7 +229,7 @@ class Engine:
         for sequence, size, logits_nV in zip(chosen, sizes, rows, strict=True):
             ids, sequence.to_read = sequence.to_read[:size], sequence.to_read[size:]
             sequence.done += [i for i in ids if i != self.session.vocabulary.bos]
-            self.prompts.add(sequence.done, sequence.context, logits_nV[-1])
+            self.prompts.add(sequence.packed[: ID_BYTES * len(sequence.done)], sequence.context, logits_nV[-1])
             request = sequence.writer.request
             if request.echo and request.alternatives is not None:
                 first = len(sequence.scores)
