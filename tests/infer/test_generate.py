@@ -18,7 +18,7 @@ from aunet.infer.generate import Generated, collect, generate
 from aunet.infer.request import Event, Request
 from aunet.infer.sampling import Sampling
 from aunet.infer.state import State
-from aunet.infer.writer import Writer
+from aunet.infer.writer import Writer, score_of
 from aunet.language_model import LanguageModel
 from aunet.splitting import splitter
 from aunet.vocabulary import BYTES
@@ -157,6 +157,16 @@ def test_marks_are_never_given_out() -> None:
     assert len(drawn) > 250
     assert scores[BOS] == 50.0  # what the caller has is left alone
     assert Sampling(temperature=0).draw(scores, generator) == 0
+
+
+def test_bos_is_no_alternative() -> None:
+    """However likely a model holds it, as one that was not trained may: it is never drawn."""
+    logits_V = np.zeros(VOCAB_SIZE, dtype=np.float32)
+    logits_V[[BOS, 97, EOS]] = 4, 3, 2
+    found = score_of(logits_V, 97, 2)
+    assert [i for i, _ in found.top] == [97, EOS]
+    assert found.logprob == found.top[0][1] == pytest.approx(3 - np.log(np.exp(logits_V).sum()))
+    assert {i for i, _ in score_of(logits_V, 97, VOCAB_SIZE).top} == set(range(VOCAB_SIZE))
 
 
 def test_top_k_and_top_p_cut_where_they_say() -> None:

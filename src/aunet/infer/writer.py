@@ -68,11 +68,13 @@ class Writer:
 
 
 def score_of(logits_V: Logits, chosen: int, alternatives: int) -> ByteScore:
-    """The score of an id, and of the likeliest ones in its place."""
+    """The score of an id, and of the likeliest ones in its place: BOS, which is never drawn, is the last of them."""
     wide_V = logits_V.astype(np.float64)
     wide_V -= wide_V.max()
     logprobs_V = wide_V - np.log(np.exp(wide_V).sum())
-    best = np.argsort(-logprobs_V, kind="stable")[:alternatives].tolist()
+    order_V = -logprobs_V
+    order_V[-2] = np.inf
+    best = np.argsort(order_V, kind="stable")[:alternatives].tolist()
     return ByteScore(chosen, float(logprobs_V[chosen]), tuple((i, float(logprobs_V[i])) for i in best))
 
 
