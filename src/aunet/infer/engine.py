@@ -92,7 +92,7 @@ class Engine:
     for requests that begin alike. `invariant`: read every sequence by itself, so that not even the last bit of a
     logit depends on what else is going on; slower, unless the session's kernels are invariant anyway. `drafts`: guess
     up to `guesses` bytes and read them with the newest one; a guess that is not what the model draws is taken back, so
-    what is written is the same; for models over bytes.
+    what is written is the same, but for rounding where kernels are not invariant; for models over bytes.
     """
 
     def __init__(
