@@ -49,6 +49,12 @@ class TestInsideAnotherApplication:
         counted = 'aunet_requests_total{endpoint="/v1/completions",outcome="invalid"} 1.0'
         assert counted in ask(outer, "GET", "/lm/metrics").text
 
+    def test_one_that_does_not_start_the_engine_is_told(self, outer: Starlette) -> None:
+        header = {"Authorization": "Bearer a secret"}
+        for path, body in (("completions", {"prompt": "a"}), ("inspect", {"text": "a"})):
+            sent = ask(outer, "POST", f"/lm/v1/{path}", headers=header, json=body)
+            assert (sent.status_code, sent.json()["error"]["code"]) == (503, "not_started")
+
 
 @pytest.mark.parametrize("path", ["completions", "chat/completions", "inspect"])
 @pytest.mark.parametrize(
