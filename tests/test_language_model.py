@@ -240,3 +240,10 @@ def test_weights_of_several_precisions_are_read_in_that_of_the_embedding(tmp_pat
     whole = aunet.load(tmp_path, native=native)
     assert mixed.bits(TEXT) == pytest.approx(whole.bits(TEXT), abs=0)
     assert torch.equal(mixed.logits([[BOS, *TEXT]]), whole.logits([[BOS, *TEXT]]))
+
+
+def test_compiled_kernels_are_refused_for_weights_that_they_cannot_read(tmp_path: Path) -> None:
+    LanguageModel(small_model(small_config(2)).half()).save(tmp_path)
+    assert _refused(tmp_path, native=True).startswith("native: the compiled kernels read no float16")
+    assert not aunet.load(tmp_path).native
+    assert len(aunet.load(tmp_path).generate("One ", max_bytes=5, as_bytes=True)) <= 5

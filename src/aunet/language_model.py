@@ -35,7 +35,7 @@ from aunet.evals.bpb import Score, document_bits, score
 from aunet.infer.eager import lay_out_for_reading
 from aunet.infer.generate import collect, generate
 from aunet.infer.native.build import available, library
-from aunet.infer.native.kernels import knows
+from aunet.infer.native.kernels import KINDS, knows
 from aunet.infer.reading import Reader
 from aunet.infer.request import Event
 from aunet.infer.sampling import Sampling
@@ -93,9 +93,14 @@ class LanguageModel:
             raise ConfigError("native: the compiled kernels are for the CPU; leave it out on other devices")
         if native and not knows(network.config):
             raise ConfigError("native: the compiled kernels have no Mamba-2; leave it out for this model")
+        dtype = network.head_weight.dtype
+        if native and dtype not in KINDS:
+            stored = str(dtype).removeprefix("torch.")
+            raise ConfigError(f"native: the compiled kernels read no {stored}; leave it out, or take weights in bf16")
+        known = knows(network.config) and dtype in KINDS
         if native:
             library()  # says why, where it cannot be had
-        self.native = on_cpu and native is not False and knows(network.config) and available()
+        self.native = on_cpu and native is not False and known and available()
         self.network = (network if self.native else lay_out_for_reading(network)).eval()
         self._reader = Reader(self.native)
 

@@ -35,7 +35,6 @@ def test_speeds_and_peaks_of_one_run(model: Path) -> None:
         low, high = values[f"bytes_per_s_batch_{batch}_range"]
         assert 0 < low <= values[f"bytes_per_s_batch_{batch}"] <= high
         assert values[f"bytes_per_pass_batch_{batch}"] == 1.0
-    assert values["bytes_per_s_batch_8"] > values["bytes_per_s_batch_1"]
     assert (values["prompt_bytes"], values["new_bytes"], values["threads"]) == (200, 30, 1)
 
 

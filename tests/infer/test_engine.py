@@ -202,6 +202,23 @@ def test_prompts_of_those_who_wait_are_compared_once(monkeypatch: pytest.MonkeyP
     assert [data(found[ticket]) for ticket in tickets[1:]] == [alone(request) for request in asked[1:]]
 
 
+def test_a_long_prompt_is_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not as far as it was read for every piece, which took most of the time of very long ones."""
+    packed: list[int] = []
+    original = engine_module.pack
+
+    def counted(ids: list[int]) -> bytes:
+        packed.append(len(ids))
+        return original(ids)
+
+    monkeypatch.setattr(engine_module, "pack", counted)
+    engine, prompt = Engine(model().session()), bytes(i * i % 251 for i in range(2000))
+    engine.submit(Request(prompt, 1))
+    run(engine)
+    assert packed == [len(prompt)]
+    assert [read.count for read in engine.prompts._read.values()] == [512, 1024, 1536, 2000]
+
+
 def test_the_prompt_cache_keeps_within_its_bound() -> None:
     engine = Engine(model().session(), prompt_cache=400_000)
     sizes = []
@@ -211,8 +228,10 @@ def test_the_prompt_cache_keeps_within_its_bound() -> None:
         sizes.append(engine.prompts.size)
     assert max(sizes) <= 400_000
     assert len(engine.prompts) >= 2
-    pages = {id(page): page.nbytes for read in engine.prompts._read.values() for page in read.context.kept()}
-    assert engine.prompts.size == sum(pages.values())
+    reads = engine.prompts._read
+    pages = {id(page): page.nbytes for read in reads.values() for page in read.context.kept()}
+    own = sum(len(key) + read.logits_V.nbytes for key, read in reads.items())
+    assert engine.prompts.size == sum(pages.values()) + own
 
 
 def test_a_cancelled_request_frees_its_place() -> None:

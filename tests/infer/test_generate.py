@@ -18,7 +18,7 @@ from aunet.infer.generate import Generated, collect, generate
 from aunet.infer.request import Event, Request
 from aunet.infer.sampling import Sampling
 from aunet.infer.state import State
-from aunet.infer.writer import Writer
+from aunet.infer.writer import Writer, score_of
 from aunet.language_model import LanguageModel
 from aunet.splitting import splitter
 from aunet.vocabulary import BYTES
@@ -115,6 +115,13 @@ def test_greedy_is_deterministic_whatever_the_seed() -> None:
     assert len({model().generate("x", max_bytes=30, temperature=0, seed=s, as_bytes=True) for s in range(3)}) == 1
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint64])
+def test_numbers_of_numpy_are_numbers(kind: type[np.integer[Any]]) -> None:
+    options = {"max_bytes": 20, "top_k": 9, "seed": 7}
+    expected = model().generate("x", as_bytes=True, **options)
+    assert model().generate("x", as_bytes=True, **{name: kind(value) for name, value in options.items()}) == expected
+
+
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_max_bytes(count: int) -> None:
     _, (found,) = play([97] * 10, max_bytes=count)
@@ -150,6 +157,16 @@ def test_marks_are_never_given_out() -> None:
     assert len(drawn) > 250
     assert scores[BOS] == 50.0  # what the caller has is left alone
     assert Sampling(temperature=0).draw(scores, generator) == 0
+
+
+def test_bos_is_no_alternative() -> None:
+    """However likely a model holds it, as one that was not trained may: it is never drawn."""
+    logits_V = np.zeros(VOCAB_SIZE, dtype=np.float32)
+    logits_V[[BOS, 97, EOS]] = 4, 3, 2
+    found = score_of(logits_V, 97, 2)
+    assert [i for i, _ in found.top] == [97, EOS]
+    assert found.logprob == found.top[0][1] == pytest.approx(3 - np.log(np.exp(logits_V).sum()))
+    assert {i for i, _ in score_of(logits_V, 97, VOCAB_SIZE).top} == set(range(VOCAB_SIZE))
 
 
 def test_top_k_and_top_p_cut_where_they_say() -> None:
@@ -235,6 +252,8 @@ def test_several_stop_strings_and_overlaps() -> None:
     assert play(b"hello", stop=["lo", "ll", "x"])[1][0].data == b"he"
     assert play(b"hello", stop="ll")[1][0].data == b"he"
     assert play(b"abcd", stop=["bcd", "c"])[1][0].data == b"ab"
+    # They end at the same byte: their order does not matter.
+    assert [play(b"hello", stop=stops)[1][0].data for stops in (["l", "el"], ["el", "l"])] == [b"h", b"h"]
 
 
 def test_a_stop_string_inside_a_character() -> None:
@@ -298,6 +317,7 @@ def test_the_bytes_are_those_of_the_events() -> None:
         ("temperature", float("nan")),
         ("temperature", float("inf")),
         ("top_k", 0),
+        ("top_k", 2.5),
         ("top_p", 0.0),
         ("top_p", 1.5),
         ("top_p", float("nan")),
@@ -305,6 +325,7 @@ def test_the_bytes_are_those_of_the_events() -> None:
         ("stop", ""),
         ("stop", ["a", ""]),
         ("seed", 2**70),
+        ("seed", 1.5),
     ],
 )
 def test_bad_options_are_one_line(option: str, value: Any) -> None:

@@ -124,8 +124,8 @@ def test_the_prompt_cache_counts_states() -> None:
         while engine.busy:
             engine.step()
         assert engine.prompts.size <= 40_000
-    # Two blocks of 56 channels times 4 inputs and of 4 heads times 8 times 12, in fp32.
-    size = 2 * 4 * (56 * 4 + 4 * 8 * 12)
+    # Two blocks of 56 channels times 4 inputs and of 4 heads times 8 times 12, in fp32; 258 scores and 30 ids.
+    size = 2 * 4 * (56 * 4 + 4 * 8 * 12) + 4 * 258 + 4 * 30
     assert engine.prompts.size == len(engine.prompts) * size
     assert len(engine.prompts) == 40_000 // size
 

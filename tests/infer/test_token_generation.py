@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aunet.errors import ConfigError
+from aunet.infer import scoring
 from aunet.infer.drafts import Drafts
 from aunet.infer.engine import Engine
 from aunet.infer.generate import collect, generate
@@ -79,6 +80,30 @@ def test_a_prompt_is_read_once_and_counted_in_bytes() -> None:
     assert second == written(Engine(token_model().session()), Request(longer, 10, Sampling(seed=2)))
     assert engine.counters.prompt_bytes == 2 * len(prompt) + len(longer)
     assert engine.counters.new_bytes == len(first) * 2 + len(second)
+
+
+def test_the_vocabulary_bounds_how_much_is_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each id that is read gives as many logits as there are tokens: with large vocabularies gigabytes."""
+    session = token_model().session()
+    requests = [Request(bytes(97 + (i * j) % 26 for j in range(1500)), 5, Sampling(seed=i)) for i in range(1, 9)]
+    alone = [written(Engine(session), request) for request in requests]
+    sizes: list[int] = []
+    read = session.kernels.read
+
+    def watched(contexts: Any, ids: Any, levels: Any, new: Any) -> Any:
+        sizes.append(len(ids))
+        return read(contexts, ids, levels, new)
+
+    monkeypatch.setattr(session.kernels, "read", watched)
+    monkeypatch.setattr(scoring, "LOGITS", 600 * session.vocabulary.size)
+    engine, found = Engine(session), dict.fromkeys(range(1, 9), b"")
+    for request in requests:
+        engine.submit(request)
+    while engine.busy:
+        for event in engine.step():
+            found[event.index] += event.data
+    assert list(found.values()) == alone
+    assert max(sizes) <= 600
 
 
 def test_bytes_in_common_are_not_tokens_in_common() -> None:

@@ -20,6 +20,7 @@ from aunet.serve.settings import Settings
         ("max_seconds", float("nan")),
         ("drain_seconds", float("inf")),
         ("api_key", " "),
+        ("api_key", "secret "),
         ("api_key", "é"),
         ("api_key", "a\nb"),
     ],

@@ -14,8 +14,9 @@ from itertools import takewhile
 
 from aunet.errors import ConfigError
 from aunet.infer.drafts import ORDERS, Drafts
-from aunet.infer.prompts import PromptCache
+from aunet.infer.prompts import ID_BYTES, PromptCache, pack
 from aunet.infer.request import ByteScore, Event, Request
+from aunet.infer.scoring import together
 from aunet.infer.session import Session
 from aunet.infer.state import Context, State
 from aunet.infer.writer import Logits, Writer, score_of
@@ -24,7 +25,7 @@ from aunet.splitting import Stream
 PIECE = 512
 """Prompts are kept for other requests at every multiple of so many ids, and at their ends."""
 PROMPT_IDS = 2048
-"""Ids of prompts read in a round while others are being written."""
+"""Ids of prompts read in a round while others are being written; otherwise as many as are scored together."""
 REACH = max(ORDERS)
 """Bytes that guesses depend on."""
 MOST_GUESSES = 64
@@ -53,6 +54,8 @@ class _Sequence:
     """A request that has a place."""
 
     writer: Writer
+    packed: bytes
+    """The ids of its prompt, as `PromptCache` compares them: packed once, not for every piece of a long one."""
     context: Context
     to_read: list[int]
     """Ids of the prompt, or the newest id."""
@@ -76,6 +79,7 @@ class _Waiting:
     """A request without a place."""
 
     writer: Writer
+    packed: bytes
     awaited: tuple[_Sequence, int] | None = None
     """A sequence that reads what this one begins with, and ids of it that will be kept: found by comparing prompts,
     which takes long for long ones and is not done again before these ids are read."""
@@ -88,7 +92,7 @@ class Engine:
     for requests that begin alike. `invariant`: read every sequence by itself, so that not even the last bit of a
     logit depends on what else is going on; slower, unless the session's kernels are invariant anyway. `drafts`: guess
     up to `guesses` bytes and read them with the newest one; a guess that is not what the model draws is taken back, so
-    what is written is the same; for models over bytes.
+    what is written is the same, but for rounding where kernels are not invariant; for models over bytes.
     """
 
     def __init__(
@@ -136,7 +140,7 @@ class Engine:
         writer = Writer(self.counters.requests + 1, request, self.session.vocabulary)
         self.counters.requests += 1
         self.counters.prompt_bytes += len(request.prompt)
-        self._waiting.append(_Waiting(writer))
+        self._waiting.append(_Waiting(writer, pack(writer.prompt)))
         return self.counters.requests
 
     def cancel(self, ticket: int) -> None:
@@ -160,21 +164,21 @@ class Engine:
             if self._still_reads(waiting.awaited):
                 postponed.append(waiting)
                 continue
-            writer = waiting.writer
+            writer, packed = waiting.writer, waiting.packed
             prompt = writer.prompt
             scored = writer.request.echo and writer.request.alternatives is not None
             # Read alone, a prompt is cut at multiples of a piece, and so is what it may begin with.
-            read = None if scored else self.prompts.find(prompt, PIECE if self._alone else 1)
+            read = None if scored else self.prompts.find(packed, PIECE if self._alone else 1)
             known = prompt[: read.count] if read else []
             waiting.awaited = None if scored else self._reading_now(prompt, len(known))
             if waiting.awaited:
                 postponed.append(waiting)
                 continue
             if read is None:
-                sequence = _Sequence(writer, self.session.context(), [self.session.vocabulary.bos, *prompt])
+                sequence = _Sequence(writer, packed, self.session.context(), [self.session.vocabulary.bos, *prompt])
             else:
                 self.counters.cached_prompt_bytes += int(self.session.vocabulary.lengths(known).sum())
-                sequence = _Sequence(writer, read.context.copy(), prompt[len(known) :], done=known)
+                sequence = _Sequence(writer, packed, read.context.copy(), prompt[len(known) :], done=known)
             self._sequences.append(sequence)
             if self._drafts:
                 self._drafts.read(writer.request.prompt)
@@ -207,7 +211,9 @@ class Engine:
         reading = [sequence for sequence in self._sequences if sequence.reads_prompt]
         if not reading:
             return []
-        left = PROMPT_IDS if len(reading) < len(self._sequences) else 8 * PROMPT_IDS
+        left = together(self.session)
+        if len(reading) < len(self._sequences):
+            left = min(left, PROMPT_IDS)
         chosen: list[_Sequence] = []
         sizes: list[int] = []
         for sequence in reading:
@@ -223,7 +229,7 @@ class Engine:
         for sequence, size, logits_nV in zip(chosen, sizes, rows, strict=True):
             ids, sequence.to_read = sequence.to_read[:size], sequence.to_read[size:]
             sequence.done += [i for i in ids if i != self.session.vocabulary.bos]
-            self.prompts.add(sequence.done, sequence.context, logits_nV[-1])
+            self.prompts.add(sequence.packed[: ID_BYTES * len(sequence.done)], sequence.context, logits_nV[-1])
             request = sequence.writer.request
             if request.echo and request.alternatives is not None:
                 first = len(sequence.scores)

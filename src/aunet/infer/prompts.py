@@ -9,6 +9,8 @@ import numpy as np
 from aunet.infer.state import Context
 from aunet.infer.writer import Logits
 
+ID_BYTES = 4
+
 
 @dataclass(frozen=True)
 class Read:
@@ -30,18 +32,17 @@ class PromptCache:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        """Bytes of keys, values and states."""
+        """Bytes of keys, values and states, and of the ids and scores of every text."""
         self.size = 0
         self._read: OrderedDict[bytes, Read] = OrderedDict()
-        """By the ids, packed, which are compared at the speed of memory."""
+        """By the packed ids."""
         self._holders: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._read)
 
-    def find(self, ids: Sequence[int], multiple: int = 1) -> Read | None:
-        """The longest text read that `ids` begin with: all of them or a multiple of so many."""
-        whole = _packed(ids)
+    def find(self, whole: bytes, multiple: int = 1) -> Read | None:
+        """The longest text read that these packed ids begin with: all of them or a multiple of so many."""
         usable = (
             key
             for key, read in self._read.items()
@@ -53,17 +54,19 @@ class PromptCache:
         self._read.move_to_end(found)
         return self._read[found]
 
-    def add(self, ids: Sequence[int], context: Context, logits_V: Logits) -> None:
-        """Keep a copy of a context that has read BOS and `ids`; lets go of the ones that were used longest ago."""
-        if not ids or not self.limit or (key := _packed(ids)) in self._read:
+    def add(self, key: bytes, context: Context, logits_V: Logits) -> None:
+        """Keep a copy of a context that has read BOS and packed ids; lets go of the ones that were used longest ago."""
+        if not key or not self.limit or key in self._read:
             return
-        read = Read(len(ids), context.copy(), logits_V.copy())
+        read = Read(len(key) // ID_BYTES, context.copy(), logits_V.copy())
         self._read[key] = read
+        self.size += _own(key, read)
         for part in read.context.kept():
             self.size += part.nbytes if not self._holders[id(part)] else 0
             self._holders[id(part)] += 1
         while self.size > self.limit:
-            _, old = self._read.popitem(last=False)
+            old_key, old = self._read.popitem(last=False)
+            self.size -= _own(old_key, old)
             for part in old.context.kept():
                 self._holders[id(part)] -= 1
                 if not self._holders[id(part)]:
@@ -71,5 +74,11 @@ class PromptCache:
                     self.size -= part.nbytes
 
 
-def _packed(ids: Sequence[int]) -> bytes:
+def _own(key: bytes, read: Read) -> int:
+    """Bytes that a text shares with no other: many where there are many tokens, or many ids."""
+    return len(key) + read.logits_V.nbytes
+
+
+def pack(ids: Sequence[int]) -> bytes:
+    """Ids as they are compared at the speed of memory; the first n of them are ID_BYTES * n bytes."""
     return np.asarray(ids, dtype=np.int32).tobytes()

@@ -1,8 +1,8 @@
 """The network prepared for reading, which takes as long as reading hundreds of bytes and is kept while it is valid.
 
 Weights may change at any time and in any way: by an optimizer, by averages of weights that are swapped in, by adapters.
-So what is kept is valid while torch's hooks and the bits of all weights are the same, which is checked at the speed of
-memory whenever a session is asked for.
+So what is kept is valid while torch's hooks, the kinds of the modules (another may stand around the same weights)
+and the bits of all weights are the same, which is checked at the speed of memory whenever a session is asked for.
 """
 
 from functools import cache
@@ -34,11 +34,11 @@ class Reader:
         self._kept: tuple[object, Session] | None = None
 
     def session(self, network: AUNet, splitter: Splitter, vocabulary: Vocabulary = BYTES) -> Session:
-        """The session of these weights and hooks; AUNetError for hooks that it cannot run."""
-        hooks = _hooks(network)
+        """The session of these weights, modules and hooks; AUNetError for hooks that it cannot run."""
+        hooks, kinds = _hooks(network), [type(module) for module in network.modules()]
         tensors = [*network.parameters(), *network.buffers()]
         weights = [_bits(part) for tensor in tensors for part in stored(tensor)]
-        marks = network.head_weight.device, network.head_weight.dtype, hooks, torch.stack(weights).tolist()
+        marks = network.head_weight.device, network.head_weight.dtype, hooks, kinds, torch.stack(weights).tolist()
         if self._kept is None or self._kept[0] != marks:
             native = self.native and not hooks and _plain(network) and available()
             kernels = NativeKernels(network) if native else None

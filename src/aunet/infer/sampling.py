@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +25,16 @@ class Sampling:
     def __post_init__(self) -> None:
         if not (0 <= self.temperature < math.inf):
             raise ConfigError(f"temperature: {self.temperature} is not 0 or a positive number")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k: {self.top_k} is not at least 1")
+        if self.top_k is not None and not (isinstance(self.top_k, Integral) and self.top_k >= 1):
+            raise ConfigError(f"top_k: {self.top_k} is not a whole number from 1")
         if self.top_p is not None and not (0 < self.top_p <= 1):
             raise ConfigError(f"top_p: {self.top_p} is not above 0 and at most 1")
-        if not (-(2**63) <= self.seed < 2**64):
-            raise ConfigError(f"seed: {self.seed} does not fit into 64 bits")
+        if not (isinstance(self.seed, Integral) and -(2**63) <= self.seed < 2**64):
+            raise ConfigError(f"seed: {self.seed} is not a whole number that fits into 64 bits")
 
     def generator(self) -> np.random.Generator:
         """A new generator at the seed."""
-        return np.random.default_rng(self.seed % 2**64)
+        return np.random.default_rng(int(self.seed) % 2**64)  # one of numpy's has no room for the divisor
 
     def draw(self, logits_V: npt.NDArray[np.float32], generator: np.random.Generator) -> int:
         """The next id, from one number of the generator. AUNetError if the logits are not numbers.

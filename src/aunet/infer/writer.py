@@ -48,9 +48,9 @@ class Writer:
         for byte in self.vocabulary.decode([chosen]):
             self.left -= 1
             self.held += bytes([byte])
-            for stop in self.request.stop:
-                if self.held.endswith(stop):
-                    return self._end("stop", self.held[: -len(stop)])
+            # Of stop strings that end together, the longest: no part of it is given out, in whatever order they are.
+            if stopped := max((len(stop) for stop in self.request.stop if self.held.endswith(stop)), default=0):
+                return self._end("stop", self.held[:-stopped])
             if not self.left:
                 return self._end("length", self.held)
         keep = max((_overlap(self.held, stop) for stop in self.request.stop), default=0)
@@ -68,11 +68,13 @@ class Writer:
 
 
 def score_of(logits_V: Logits, chosen: int, alternatives: int) -> ByteScore:
-    """The score of an id, and of the likeliest ones in its place."""
+    """The score of an id, and of the likeliest ones in its place: BOS, which is never drawn, is the last of them."""
     wide_V = logits_V.astype(np.float64)
     wide_V -= wide_V.max()
     logprobs_V = wide_V - np.log(np.exp(wide_V).sum())
-    best = np.argsort(-logprobs_V, kind="stable")[:alternatives].tolist()
+    order_V = -logprobs_V
+    order_V[-2] = np.inf
+    best = np.argsort(order_V, kind="stable")[:alternatives].tolist()
     return ByteScore(chosen, float(logprobs_V[chosen]), tuple((i, float(logprobs_V[i])) for i in best))
 
 

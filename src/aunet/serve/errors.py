@@ -89,6 +89,12 @@ def stopping() -> APIError:
     return APIError(503, "the server is stopping; send the request again", "stopping", None, {"Retry-After": "1"})
 
 
+def not_started() -> APIError:
+    """Nobody has run the application's lifespan, as an application around it has to."""
+    message = "the engine has not been started: the application's lifespan events were not sent"
+    return APIError(503, message, "not_started", None, _NO_RETRY)
+
+
 def failed() -> APIError:
     """The engine is broken; the reason is in the server's log."""
     return APIError(500, "the engine has failed; the server's log says why", "engine_failed", None, _NO_RETRY)

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aunet.serve.errors import APIError, invalid, too_slow
+from aunet.serve.paths import path_of
 
 DISCARD = 64 << 20
 """Bytes of a body that is too large which are read and dropped, so that its sender gets to read the answer."""
@@ -26,7 +27,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the whole body, then hand it on; or answer with an error."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or not path_of(scope).startswith("/v1/"):
             await self._app(scope, receive, send)
             return
         try:
@@ -71,10 +72,17 @@ class Gate:
 
 def _check_characters(message: Message) -> None:
     """Strings with half a character have no bytes, and could not even be quoted in an error."""
-    if not SURROGATE.search(message.get("body", b"")):
+    body = message.get("body", b"")
+    try:
+        plain = "\0" not in body.decode()
+    except UnicodeDecodeError:
+        plain = False
+    if not plain:  # the parser would take other encodings, and halves of characters that are written as bytes
+        raise invalid("the body is not JSON: it is not UTF-8", None, "not_json")
+    if not SURROGATE.search(body):
         return
     try:
-        json.dumps(json.loads(message["body"]), ensure_ascii=False).encode()
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):x}"
         raise invalid(

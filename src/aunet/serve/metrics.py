@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aunet.serve.errors import outcome
+from aunet.serve.paths import path_of
 from aunet.serve.patience import OUTCOME
 from aunet.serve.worker import Worker
 
@@ -71,7 +72,7 @@ class Measured:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request whose last byte was never sent counts as disconnected."""
-        if scope["type"] != "http" or scope["path"] not in MEASURED:
+        if scope["type"] != "http" or (endpoint := path_of(scope)) not in MEASURED:
             await self._app(scope, receive, send)
             return
         started, ended, complete = time.monotonic(), "failed", False
@@ -88,5 +89,5 @@ class Measured:
             await self._app(scope, receive, watched)
         finally:
             seen = scope.get(OUTCOME, ended if complete else "disconnected")
-            self._metrics.requests.labels(scope["path"], seen).inc()
-            self._metrics.seconds.labels(scope["path"]).observe(time.monotonic() - started)
+            self._metrics.requests.labels(endpoint, seen).inc()
+            self._metrics.seconds.labels(endpoint).observe(time.monotonic() - started)

@@ -95,7 +95,7 @@ class Generation(Incoming):
         default=None,
         ge=-(2**63),
         le=2**63,
-        description="the same seed gives the same bytes; a random one if left out",
+        description="the same seed gives the same bytes, with compiled kernels in any company; random if left out",
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="1 if left out; 0 takes the likeliest byte")
     top_p: float | None = Field(default=None, gt=0, le=1, description="only the likeliest bytes of this total")

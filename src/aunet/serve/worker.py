@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 from aunet.infer.engine import Engine, EngineCounters
 from aunet.infer.request import Event, Request
 from aunet.infer.session import Session
-from aunet.serve.errors import APIError, failed, invalid, stopping, too_many
+from aunet.serve.errors import APIError, failed, invalid, not_started, stopping, too_many
 
 T = TypeVar("T")
 Job = Generator[None, None, T]
@@ -187,6 +187,8 @@ class Worker:
         self._thread.join(seconds)
 
     def _admit(self, places: int) -> None:
+        if self._loop is None:  # a request would wait in vain until its time is over
+            raise not_started()
         if self._failed:
             raise failed()
         if self._stopping:

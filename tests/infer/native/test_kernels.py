@@ -3,11 +3,13 @@
 import copy
 import threading
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from aunet.bytes import BOS
 from aunet.config import AUNetConfig
@@ -25,6 +27,8 @@ from tests.model.packs import small_model
 
 pytestmark = pytest.mark.skipif(not available(), reason="the compiled kernels need a C++ compiler")
 TEXT = b"One two, three 1234567 four!? \xff naive. " * 12
+TASKS = Path("/proc/self/task")
+"""Of every thread of this process, a directory."""
 
 
 @cache
@@ -141,6 +145,22 @@ def test_threads_of_a_program_may_read_at_the_same_time() -> None:
     assert all(float((found[i] - expected).abs().max()) < 1e-4 for i in range(4))
 
 
+@pytest.mark.skipif(not TASKS.is_dir(), reason="threads that are not Python's are counted by Linux")
+def test_threads_that_another_number_replaces_end() -> None:
+    reading, before = session(network()), torch.get_num_threads()
+
+    def left() -> int:
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            reading.extend(reading.start(1), [[BOS, *TEXT]])
+        return len(list(TASKS.iterdir()))
+
+    try:
+        assert left() == left() == left()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_model_whose_weights_change_is_prepared_anew() -> None:
     model = LanguageModel(copy.deepcopy(network()), native=True)
     before = model.session()
@@ -149,6 +169,22 @@ def test_a_model_whose_weights_change_is_prepared_anew() -> None:
         model.network.head.weight.mul_(2)
     found = model.session().extend(model.session().start(1), [[BOS, *TEXT[:20]]])[0]
     assert model.session() is not before
+    assert float((found - model.logits([[BOS, *TEXT[:20]]])[0]).abs().max()) < 1e-4
+
+
+class Doubled(nn.Linear):
+    def forward(self, x_TD: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x_TD)
+
+
+def test_another_module_around_the_same_weights_is_noticed() -> None:
+    model = LanguageModel(copy.deepcopy(network()), native=True)
+    before = model.session()
+    ffn = model.network.trunk.blocks[0].ffn
+    doubled = Doubled(ffn.down.in_features, ffn.down.out_features, bias=False)
+    doubled.weight, ffn.down = ffn.down.weight, doubled
+    assert model.session() is not before
+    found = model.session().extend(model.session().start(1), [[BOS, *TEXT[:20]]])[0]
     assert float((found - model.logits([[BOS, *TEXT[:20]]])[0]).abs().max()) < 1e-4
 
 

@@ -139,7 +139,14 @@ class Team {
     static int worthwhile(int threads, int64_t products) { return products < ALONE ? 1 : threads; }
 
     explicit Team(int size) : size_(size) {
-        for (int i = 1; i < size; i++) std::thread([this, i] { serve(i); }).detach();
+        for (int i = 1; i < size; i++) threads_.emplace_back([this, i] { serve(i); });
+    }
+
+    ~Team() {
+        work_ = nullptr;
+        job_.fetch_add(1);
+        job_.notify_all();
+        for (std::thread &thread : threads_) thread.join();
     }
 
     template <typename Work>
@@ -159,9 +166,11 @@ class Team {
         static Team *team = nullptr;
         static pid_t process = 0;
         const std::lock_guard<std::mutex> lock(one);
-        if (!team || team->size_ != threads || process != getpid()) {
-            team = new Team(threads);  // an earlier one sleeps on: its threads are not ours to end after a fork
-            process = getpid();
+        if (process != getpid()) team = nullptr;  // not ended: its threads did not come along in the fork
+        process = getpid();
+        if (!team || team->size_ != threads) {
+            delete team;
+            team = new Team(threads);
         }
         team->run(work);
     }
@@ -170,6 +179,7 @@ class Team {
     void serve(int index) {
         for (uint32_t done = 0;; done++) {
             await(job_, done, BETWEEN_CALLS);
+            if (!work_) return;
             work_(index);
             meet();
         }
@@ -199,9 +209,10 @@ class Team {
     static constexpr int64_t ALONE = 1 << 20;
 
     const int size_;
-    std::function<void(int)> work_;
+    std::function<void(int)> work_;  // none: end
     std::atomic<uint32_t> job_{0}, meetings_{0};
     std::atomic<int> arrived_{0};
+    std::vector<std::thread> threads_;  // the last one: they use all of the above as soon as they begin
 };
 
 }  // namespace
