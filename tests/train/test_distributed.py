@@ -20,7 +20,7 @@ from aunet.presets import load_run
 from aunet.train.distributed import ALONE, Ranks, ask_ahead, check, find_ranks, in_order
 from tests.model.packs import small_config
 from tests.ranks import start_together, together
-from tests.runs import aunet, command, environment, here, losses, metrics, start, wait_for_step, write_config
+from tests.runs import command, environment, here, losses, metrics, start, wait_for_step, write_config
 
 
 def torchrun(ranks: int) -> list[str]:
@@ -41,8 +41,8 @@ def same(found: Path, expected: Path, within: float = 1e-5) -> None:
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """50 steps of 8 rows in one process."""
-    return _trained(tmp_path_factory.mktemp("single"), 50)
+    """25 steps of 8 rows in one process."""
+    return _trained(tmp_path_factory.mktemp("single"), 25)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _trained(directory: Path, steps: int) -> Path:
-    result = aunet("train", write_config(directory, steps=steps, batch_bytes=2048, checkpoint_every=20))
+    result = here("train", write_config(directory, steps=steps, batch_bytes=2048, checkpoint_every=20))
     assert result.returncode == 0, result.stderr
     return directory / "out"
 
@@ -60,13 +60,17 @@ def _trained(directory: Path, steps: int) -> Path:
 @pytest.mark.parametrize(
     ("ranks", "settings"),
     [
-        (2, []),
-        (4, ["train.copies=2", "data.workers=0"]),
-        (3, ["train.accumulate=2"]),  # of 8 rows one rank has 2 and the others 3
+        (2, []),  # with torchrun and with workers of the loader
+        (4, ["data.workers=0", "train.copies=2"]),
+        (3, ["data.workers=0", "train.accumulate=2"]),  # of 8 rows one rank has 2 and the others 3
     ],
 )
 def test_ranks_together_have_the_losses_of_one(single: Path, tmp_path: Path, ranks: int, settings: list[str]) -> None:
-    run(ranks, "train", single.parent / "config.yaml", f"train.out={tmp_path / 'out'}", *settings)
+    line = ("train", single.parent / "config.yaml", f"train.out={tmp_path / 'out'}", *settings)
+    if settings:
+        together(ranks, line)
+    else:
+        run(ranks, *line)
     same(tmp_path / "out", single)
     ours, theirs = metrics(tmp_path / "out"), metrics(single)
     for key in ("bytes", "positions", "useful_flops", "contraction"):
@@ -132,9 +136,9 @@ def test_one_rank_that_is_told_to_stop_stops_all_of_them(single: Path, tmp_path:
 
 def test_weights_of_a_model_are_shared_out(single: Path, tmp_path: Path) -> None:
     shutil.copy(single.parent / "config.yaml", tmp_path)
-    arguments = ("train", tmp_path / "config.yaml", f"train.init_from={single}", "train.steps=4")
-    assert aunet(*arguments, f"train.out={tmp_path / 'one'}").returncode == 0
-    run(2, *arguments, f"train.out={tmp_path / 'two'}", "train.copies=2")
+    arguments = ("train", tmp_path / "config.yaml", f"train.init_from={single}", "train.steps=4", "data.workers=0")
+    assert here(*arguments, f"train.out={tmp_path / 'one'}").returncode == 0
+    together(2, (*arguments, f"train.out={tmp_path / 'two'}", "train.copies=2"))
     same(tmp_path / "two", tmp_path / "one")
     assert losses(tmp_path / "two")[0][1] < losses(single)[0][1] - 1
 
@@ -160,7 +164,8 @@ def same_norms(found: Path, expected: Path) -> None:
 
 def test_lookups_mamba_and_recomputed_blocks_have_the_losses_of_one(tmp_path: Path) -> None:
     """3 ranks cut 16 columns into 6, 6 and 4; then a run goes from 3 ranks to 2 in copies, and another from 3 to 1."""
-    line = ("train", write_config(tmp_path, steps=50, batch_bytes=2048, checkpoint_every=20), MAMBA, *LOOKUPS)
+    config = write_config(tmp_path, steps=25, batch_bytes=2048, checkpoint_every=10)
+    line = ("train", config, MAMBA, *LOOKUPS, "data.workers=0")
     one, three, two, again = (f"train.out={tmp_path / name}" for name in ("one", "three", "two", "again"))
     assert here(*line, one).returncode == 0
     together(3, (*line, three, "train.recompute=[true, true]", "train.accumulate=2"))
@@ -168,9 +173,9 @@ def test_lookups_mamba_and_recomputed_blocks_have_the_losses_of_one(tmp_path: Pa
     same_norms(tmp_path / "three", tmp_path / "one")
     for name in ("two", "again"):
         shutil.copytree(tmp_path / "three", tmp_path / name)
-        shutil.rmtree(tmp_path / name / "checkpoints" / "step-50")
+        shutil.rmtree(tmp_path / name / "checkpoints" / "step-25")
     together(2, (*line, two, "train.copies=2"))
-    assert "resuming after step 40" in here(*line, again).stdout
+    assert "resuming after step 20" in here(*line, again).stdout
     for name in ("two", "again"):
         same(tmp_path / name, tmp_path / "one")
         same_norms(tmp_path / name, tmp_path / "one")
