@@ -39,7 +39,7 @@ class TestInsideAnotherApplication:
     @pytest.mark.parametrize(("method", "path"), [("GET", "models"), ("POST", "completions"), ("POST", "inspect")])
     def test_the_key_is_asked_for(self, outer: Starlette, method: str, path: str) -> None:
         assert ask(outer, method, f"/lm/v1/{path}").status_code == 401
-        assert ask(outer, "GET", "/lm/health").status_code == 200
+        assert ask(outer, "GET", "/lm/metrics").status_code == 200
 
     def test_bodies_are_bounded_and_requests_counted(self, outer: Starlette) -> None:
         header = {"Authorization": "Bearer a secret"}
@@ -54,6 +54,8 @@ class TestInsideAnotherApplication:
         for path, body in (("completions", {"prompt": "a"}), ("inspect", {"text": "a"})):
             sent = ask(outer, "POST", f"/lm/v1/{path}", headers=header, json=body)
             assert (sent.status_code, sent.json()["error"]["code"]) == (503, "not_started")
+        health = ask(outer, "GET", "/lm/health")
+        assert (health.status_code, health.json()) == (503, {"status": "not_started"})
 
 
 @pytest.mark.parametrize("path", ["completions", "chat/completions", "inspect"])

@@ -366,4 +366,4 @@ class ModelList(BaseModel):
 class Health(BaseModel):
     """Whether requests are answered."""
 
-    status: Literal["ok", "stopping", "failed"]
+    status: Literal["ok", "not_started", "stopping", "failed"]

@@ -118,8 +118,10 @@ class Worker:
         self._jobs: deque[tuple[Job[Any], asyncio.Future[Any]]] = deque()
 
     @property
-    def status(self) -> Literal["ok", "stopping", "failed"]:
+    def status(self) -> Literal["ok", "not_started", "stopping", "failed"]:
         """Whether it takes requests."""
+        if self._loop is None:
+            return "not_started"
         return "failed" if self._failed else "stopping" if self._stopping else "ok"
 
     @property
