@@ -101,8 +101,11 @@ def scored(name: str, model: Path, languages: list[str], declarations: str) -> l
         rows = [[group, round(one.bits, 3), one.bytes] for (group, _), one in zip(documents, scores, strict=True)]
         RECORDS.mkdir(parents=True, exist_ok=True)
         write_json(path, {"name": name, "date": date.today().isoformat(), "documents": rows})
-    record: dict[str, Any] = json.loads(path.read_text())
-    return [Found(*row) for row in record["documents"]]
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        return [Found(*row) for row in record["documents"]]
+    except (ValueError, KeyError, TypeError):
+        raise AUNetError(f"{path}: no record of this script; remove it") from None
 
 
 def check_same(found: dict[str, list[Found]]) -> None:
@@ -118,10 +121,15 @@ def texts(languages: Iterable[str], declarations: str) -> Iterator[tuple[str, by
     for file in sorted(languages):
         for _, data in files_documents([file], "text"):
             yield Path(file).name.partition(".")[0], data
-    with zstandard.open(declarations, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            declaration = json.loads(line)
-            yield f"{UDHR}{declaration['script'] or 'script not named'}", declaration["text"].encode()
+    try:
+        with zstandard.open(declarations, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                declaration = json.loads(line)
+                yield f"{UDHR}{declaration['script'] or 'script not named'}", declaration["text"].encode()
+    except OSError as error:
+        raise AUNetError(f"--declarations: {declarations}: {error.strerror}") from None
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError):
+        raise AUNetError(f"--declarations: {declarations}: not JSON lines of script and text under zstd") from None
 
 
 def groups_of(name: str) -> tuple[str, ...]:

@@ -93,6 +93,37 @@ def test_records_of_other_documents_are_not_compared(
         transfer.main()
 
 
+@pytest.mark.parametrize("content", ["", "[1]", '{"documents": [["kabyle", 9.0]]}'])
+def test_a_record_that_is_none_is_named(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments])
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "ours.json").write_text(content)
+    with pytest.raises(AUNetError, match=r"ours.json: no record of this script; remove it$"):
+        transfer.main()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file or directory"),
+        (b"plain", "not JSON lines of script and text under zstd"),
+        (zstandard.compress(b'{"text": "a"}'), "not JSON lines of script and text under zstd"),
+        (zstandard.compress(b"[1]"), "not JSON lines of script and text under zstd"),
+    ],
+)
+def test_declarations_that_cannot_be_read_are_named(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments])
+    (tmp_path / "all.jsonl.zst").unlink()
+    if content is not None:
+        (tmp_path / "all.jsonl.zst").write_bytes(content)
+    with pytest.raises(AUNetError, match=f"--declarations: .*all.jsonl.zst: {message}$"):
+        transfer.main()
+
+
 def test_intervals_are_over_languages_where_there_are_several() -> None:
     texts = (
         ("kabyle", 10.0, 4),
