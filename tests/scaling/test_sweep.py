@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -184,6 +185,24 @@ def test_a_record_of_another_run_is_no_result_and_no_point_is_lost(place: Path) 
     mended = sweep(place, *again, points=1)
     assert mended.returncode == 0, mended.stderr
     assert "tiny: 1 point complete, 0 failed" in mended.stdout
+
+
+def test_a_database_that_is_lost_is_one_line_and_no_run_is(place: Path) -> None:
+    process = start(*command(place, LONGER, points=1))
+    until(lambda: metrics_lines(place, "tiny-000") >= 1)
+    database = place / "out" / "sweep.db"
+    with sqlite3.connect(database) as live, sqlite3.connect(place / "kept.db") as kept:
+        live.backup(kept)
+    database.write_bytes(b"no database" * 1000)
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    (line,) = stderr.splitlines()
+    assert "sweep.db was lost: (sqlite3.DatabaseError) file is not a database; runs and records are kept" in line
+    shutil.copy(place / "kept.db", database)
+    again = here(*command(place, LONGER, points=1))
+    assert again.returncode == 0, again.stderr
+    assert "step" not in again.stdout, "the record is taken, nothing is trained"
+    assert "tiny: 1 point complete, 0 failed" in again.stdout
 
 
 def search(**more: Any) -> Sweep:

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from aunet.config import RunConfig
@@ -26,6 +26,7 @@ def open_study(url: str, name: str, identity: Mapping[str, Any], stale_after: in
         storage = _open_storage(url, stale_after, on_stale)
         if url.startswith("sqlite"):
             _serialise(storage.engine)
+        _beat_again(storage)
         study = optuna().create_study(study_name=name, storage=storage, load_if_exists=True)
     there = study.user_attrs.get("sweep")
     if there is not None and (change := difference(_of_today(there, identity), dict(identity))):
@@ -89,6 +90,27 @@ def _serialise(engine: Any) -> None:
     event.listen(engine, "begin", begin)
 
 
+def _beat_again(storage: Any) -> None:
+    """A heartbeat that fails is one that is missed: a database that comes back in time has lost no worker.
+
+    Otherwise the thread of heartbeats would end with a traceback, and another worker take the point.
+    """
+    beat = storage.record_heartbeat
+
+    def try_to_beat(trial_id: int) -> None:
+        with suppress(*_errors()):
+            beat(trial_id)
+
+    storage.record_heartbeat = try_to_beat
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What a database that cannot be reached raises, in optuna's wrapping or without it."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError, optuna().exceptions.StorageInternalError
+
+
 @contextmanager
 def _storage_errors(url: str) -> Iterator[None]:
     """What drivers raise differs with each; a password in the URL is not shown."""
@@ -101,9 +123,29 @@ def _storage_errors(url: str) -> Iterator[None]:
             raise ConfigError("--storage: PostgreSQL needs its driver; pip install 'aunet[postgres]'") from None
         raise ConfigError(f"--storage: {url.partition(':')[0]} needs its driver: {error.__cause__ or error}") from None
     except Exception as error:
-        # Up to the last @: one inside the password is a mistake, of which drivers show what stands behind it.
-        shown = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        cause = _cause(error)
         if url.count("@") > 1:
             cause = "it has more than one @; in a user or a password write %40"
-        raise ConfigError(f"--storage: {shown} cannot be used: {cause}") from None
+        raise ConfigError(f"--storage: {_shown(url)} cannot be used: {cause}") from None
+
+
+@contextmanager
+def storage_lost(url: str) -> Iterator[None]:
+    """AUNetError for a database that is gone in the middle of a search, or has lost what it held."""
+    try:
+        yield
+    except _errors() as error:
+        raise AUNetError(
+            f"--storage: {_shown(url)} was lost: {_cause(error)}; runs and records are kept, and the same command "
+            "goes on when it is back"
+        ) from None
+
+
+def _shown(url: str) -> str:
+    """Up to the last @: one inside the password is a mistake, of which drivers show what stands behind it."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+
+
+def _cause(error: Exception) -> str:
+    """What the driver says, whoever has wrapped it."""
+    return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]

@@ -26,7 +26,7 @@ from aunet.scaling.points import Point, Range, optuna, sobol_point
 from aunet.scaling.records import Record, portable, read_record, setting
 from aunet.scaling.rules import HalfwayRule
 from aunet.scaling.run import Job
-from aunet.scaling.study import SQLITE, open_study
+from aunet.scaling.study import SQLITE, open_study, storage_lost
 from aunet.train.plan import make_plan
 from aunet.train.runtime import Stop, stop_on_signals
 
@@ -122,7 +122,9 @@ def run_sweep(sweep: Sweep, console: Console) -> int:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=optuna().exceptions.ExperimentalWarning)
         with stop_on_signals() as stop:
-            return _Worker(sweep, console, stop).work()
+            worker = _Worker(sweep, console, stop)
+            with storage_lost(worker.url):
+                return worker.work()
 
 
 class _Worker:
@@ -132,10 +134,10 @@ class _Worker:
         self.sweep, self.console, self.stop = sweep, console, stop
         self.optuna = optuna()
         self.retry = self.optuna.storages.RetryHeartbeatStaleTrialCallback()
-        url = sweep.storage or f"{SQLITE}{Path(sweep.config.train.out).resolve() / 'sweep.db'}"
+        self.url = sweep.storage or f"{SQLITE}{Path(sweep.config.train.out).resolve() / 'sweep.db'}"
         self.taken: int | None = None
         """Number of the trial that is this worker's."""
-        self.study = open_study(url, sweep.study, sweep.identity(), sweep.stale_after, self.retry)
+        self.study = open_study(self.url, sweep.study, sweep.identity(), sweep.stale_after, self.retry)
 
     def work(self) -> int:
         silent_since = time.monotonic()
