@@ -5,8 +5,8 @@
 
 `tune` searches learning rate and batch size of each system at a budget (Sobol points, as `aunet scale sweep` does);
 `run` trains it with the best point of that budget; where none was tried there, with what the laws of the points give
-if they are of two budgets or more, else with the best of the largest budget below. A run that has begun keeps its
-settings. Ablations take the settings of the system that they change.
+if they are of three budgets or more, else with the best of the largest budget below, moved along the paper's laws. A
+run that has begun keeps its settings. Ablations take the settings of the system that they change.
 Both commands leave one record per run under `experiments/records/race`, go on where they were interrupted, and may run
 several times side by side with different systems. Budgets are useful FLOPs, gamma is 4 in Llama 3 tokens.
 
@@ -51,6 +51,8 @@ BATCH = (2048.0, 16384.0)
 """Bytes per step, of tokens too: they are divided by the bytes that a token stands for."""
 TOKENIZER_BYTES = 3e7
 """Of the training text, on which tokenizers are trained."""
+BUDGETS_OF_LAWS = 3
+"""From as many on, laws of the points are believed: of two they say which points happened to be near the best."""
 LOOKUP_LR = 3.0
 """Relative to the learning rate of the rest, as is the default."""
 
@@ -219,29 +221,38 @@ def _of(config: Mapping[str, Any]) -> Tuned:
 
 
 def tuned(system: System, compute: float) -> Tuned:
-    """The best that was searched at this budget, by the laws where it was at two others, else of the largest below."""
+    """The best that was searched at this budget, or what was found at others says of it."""
     name = system.tuned_as or system.name
     found = [read_record(path) for path in sorted((RECORDS / RACE).glob(f"{name}-tune-*.json"))]
-    here = [record for record in found if record.complete and 0.8 < record.planned_flops / compute < 1.25]
+    found = [record for record in found if record.complete]
+    here = [record for record in found if 0.8 < record.planned_flops / compute < 1.25]
     if not here and (laws := _laws(found, name)):
         lr, batch = (float(f"{laws[key](compute):.4g}") for key in ("lr", "batch"))
         return Tuned(lr, batch, f"by the laws of the {len(found)} points of {name}")
-    fitting = [record for record in found if record.complete and record.planned_flops < 1.2 * compute]
+    fitting = [record for record in found if record.planned_flops < 1.2 * compute]
     if not fitting:
         raise SystemExit(f"{name}: nothing is tuned at {budget(compute)} FLOPs or below; tune it first")
     largest = max(record.planned_flops for record in fitting)
     near = [record for record in fitting if record.planned_flops > 0.8 * largest]
     best = min(near, key=lambda record: next(iter(record.bits_per_byte.values())))
-    return Tuned(best.lr, best.batch, f"the best point of {name} at {budget(largest)} FLOPs")
+    origin = f"the best point of {name} at {budget(largest)} FLOPs"
+    if here:
+        return Tuned(best.lr, best.batch, origin)
+    laws = PAPER_LAWS[FAMILIES[system.family].tokens]
+    lr, batch = (laws[key](compute) / laws[key](largest) for key in ("lr", "batch"))
+    moved = float(f"{best.lr * lr:.4g}"), float(f"{best.batch * batch:.4g}")
+    return Tuned(*moved, f"{origin}, moved along the paper's laws")
 
 
 def _laws(records: Sequence[Record], name: str) -> Mapping[str, Law] | None:
     """Laws of learning rate and batch size, where the records give them."""
+    if len({budget(record.planned_flops) for record in records}) < BUDGETS_OF_LAWS:
+        return None
     try:
         return fitted_laws(records, name)
     except MissingExtra:
         raise
-    except AUNetError:  # one budget, or points at one alone
+    except AUNetError:  # points at one budget alone are near the best
         return None
 
 

@@ -97,7 +97,7 @@ def test_layers_are_moved_to_the_deepest_stage(percent: int, compute: float) -> 
     assert moved.flops_per_byte == pytest.approx(base.flops_per_byte, rel=0.1)
 
 
-def test_settings_come_from_laws_where_two_budgets_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_come_from_laws_where_three_budgets_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("scipy")
     monkeypatch.setattr(race, "RECORDS", tmp_path)
 
@@ -112,14 +112,18 @@ def test_settings_come_from_laws_where_two_budgets_give_them(tmp_path: Path, mon
     with pytest.raises(SystemExit, match="aunet-2-hash: nothing is tuned at 1e13 FLOPs or below"):
         race.tuned(system, 1e13)
     search(1e13, 0.04)
-    found = race.tuned(system, 1e15)
-    assert (found.lr, found.batch) == (0.04, 2048)
-    assert found.origin == "the best point of aunet-2-hash at 1e13 FLOPs"
+    found = race.tuned(system, 1e13)
+    assert (found.lr, found.batch, found.origin) == (0.04, 2048, "the best point of aunet-2-hash at 1e13 FLOPs")
     search(4e13, 0.02)
     found = race.tuned(system, 1.6e14)
-    assert found.lr == pytest.approx(0.01, rel=1e-3)
-    assert found.batch == pytest.approx(8192, rel=1e-3)
-    assert found.origin == "by the laws of the 4 points of aunet-2-hash"
+    assert found.lr == pytest.approx(0.02 * 4**-0.176, rel=1e-3)
+    assert found.batch == pytest.approx(4096 * 4**0.321, rel=1e-3)
+    assert found.origin == "the best point of aunet-2-hash at 4e13 FLOPs, moved along the paper's laws"
+    search(1.6e14, 0.01)
+    found = race.tuned(system, 6.4e14)
+    assert found.lr == pytest.approx(0.005, rel=1e-3)
+    assert found.batch == pytest.approx(16384, rel=1e-3)
+    assert found.origin == "by the laws of the 6 points of aunet-2-hash"
 
 
 def test_a_run_that_has_begun_keeps_its_settings(tmp_path: Path) -> None:
@@ -150,17 +154,17 @@ def test_a_search_moves_with_the_budget_along_the_laws_of_the_paper() -> None:
 def test_seeds_share_their_settings_and_a_budget_its_own_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although a second budget has been searched since, whose laws would say otherwise."""
+    """Although others have been searched since, whose laws would say otherwise."""
     pytest.importorskip("scipy")
     monkeypatch.setattr(race, "RECORDS", tmp_path)
-    for compute, lrs in ((1e13, (0.04, 0.02)), (3e13, (0.01, 0.02))):
+    for compute, lrs in ((1e13, (0.04, 0.02)), (3e13, (0.01, 0.02)), (9e13, (0.005, 0.02))):
         for i, lr in enumerate(lrs):
             name = f"{BASE}-tune-{race.budget(compute)}-{i:03d}"
             made = record(name, 2.0 + i, family=BASE, lr=lr, compute_flops=compute, planned_flops=compute)
             write_record(tmp_path / race.RACE / f"{name}.json", made)
     found = race.tuned(SYSTEMS[f"{BASE}-muon"], 1e13)
     assert (found.lr, found.origin) == (0.04, "the best point of aunet-2-hash at 1e13 FLOPs")
-    assert race.tuned(SYSTEMS[BASE], 1e14).origin == "by the laws of the 4 points of aunet-2-hash"
+    assert race.tuned(SYSTEMS[BASE], 3e14).origin == "by the laws of the 6 points of aunet-2-hash"
     first, second = (tmp_path / race.RACE / f"{BASE}-1e13-seed{seed}.json" for seed in (0, 1))
     assert race.repeated(second, 1) is None
     write_record(first, record(lr=0.05, batch=4096))
