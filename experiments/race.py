@@ -30,6 +30,7 @@ from aunet.model.directory import RUN
 from aunet.model.flops import useful_flops_per_byte
 from aunet.scaling.child import run_in_child
 from aunet.scaling.families import FAMILIES
+from aunet.scaling.laws import budgets
 from aunet.scaling.plan import PAPER_LAWS, Law, ScalePlan, fitted_laws, make_scale_plan, row_length
 from aunet.scaling.records import Record, read_record
 from aunet.scaling.run import Job, validation_sets
@@ -246,7 +247,7 @@ def tuned(system: System, compute: float) -> Tuned:
 
 def _laws(records: Sequence[Record], name: str) -> Mapping[str, Law] | None:
     """Laws of learning rate and batch size, where the records give them."""
-    if len({budget(record.planned_flops) for record in records}) < BUDGETS_OF_LAWS:
+    if len(set(budgets([record.planned_flops for record in records]))) < BUDGETS_OF_LAWS:
         return None
     try:
         return fitted_laws(records, name)

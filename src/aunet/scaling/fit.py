@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from aunet.errors import AUNetError, ConfigError
-from aunet.scaling.laws import LossLaw, PowerLaw, budgets, fit_loss, fit_power
+from aunet.scaling.laws import FittedPowerLaw, LossLaw, budgets, fit_loss, fit_power
 from aunet.scaling.records import Record
 from aunet.scaling.selection import Cell, cells, families, valid_set
 
@@ -21,9 +21,9 @@ class FamilyFit:
     """What the records of a family say."""
 
     family: str
-    batch: PowerLaw | None
+    batch: FittedPowerLaw | None
     """Units per step."""
-    lr: PowerLaw | None
+    lr: FittedPowerLaw | None
     loss: LossLaw | None
     notes: tuple[str, ...]
     """What limits these laws."""
@@ -128,7 +128,7 @@ def _edges(cell: Cell, valid: str) -> list[str]:
     return notes
 
 
-def _law_json(law: PowerLaw | LossLaw | None, reference: float) -> dict[str, Any] | None:
+def _law_json(law: FittedPowerLaw | LossLaw | None, reference: float) -> dict[str, Any] | None:
     if law is None:
         return None
     values: dict[str, Any] = {"kind": law.kind if isinstance(law, LossLaw) else "a C^b"}
@@ -166,7 +166,7 @@ def law_rows(fit: Fit, brief: bool = False) -> tuple[tuple[str, ...], tuple[tupl
     return ("family", "law", f"at C = {fit.reference:.2g}", "b", "a", "E", "points"), tuple(rows)
 
 
-def _parameter(law: PowerLaw | LossLaw, key: str, bounds: bool) -> str:
+def _parameter(law: FittedPowerLaw | LossLaw, key: str, bounds: bool) -> str:
     if key not in law.parameters:
         return ""
     intervals = law.intervals if bounds else None

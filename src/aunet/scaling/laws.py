@@ -50,7 +50,7 @@ def budgets(compute: Sequence[float]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class PowerLaw:
+class FittedPowerLaw:
     """y = a C^b."""
 
     log_a: float
@@ -118,7 +118,9 @@ class LossLaw:
         return {"E": _bounds(E), "a": _bounds(np.exp(log_a)), "b": _bounds(b)}
 
 
-def fit_power(compute: Sequence[float], values: Sequence[float], seed: int = SEED, samples: int = SAMPLES) -> PowerLaw:
+def fit_power(
+    compute: Sequence[float], values: Sequence[float], seed: int = SEED, samples: int = SAMPLES
+) -> FittedPowerLaw:
     """Fit y = a C^b; AUNetError if all runs belong to one budget."""
     _need_budgets(compute, 2)
     x_n, y_n = np.log(np.asarray(compute)), np.log(np.asarray(values))
@@ -129,7 +131,7 @@ def fit_power(compute: Sequence[float], values: Sequence[float], seed: int = SEE
     if (noise_Sn := _noise(y_n - design_n2 @ theta_2, 2, seed, samples)) is not None:
         refitted_S2 = (np.linalg.pinv(design_n2) @ (design_n2 @ theta_2 + noise_Sn).T).T
         drawn_S2 = np.stack([refitted_S2[:, 0] - refitted_S2[:, 1] * middle, refitted_S2[:, 1]], axis=1)
-    return PowerLaw(float(theta_2[0] - theta_2[1] * middle), float(theta_2[1]), len(x_n), drawn_S2)
+    return FittedPowerLaw(float(theta_2[0] - theta_2[1] * middle), float(theta_2[1]), len(x_n), drawn_S2)
 
 
 def fit_loss(

@@ -222,3 +222,15 @@ def test_contexts_read_by_either_kernels_hold_the_same() -> None:
         kept = [torch.cat([page.data for page in memory.pages], dim=3) for memory in (mine, other)]
         used = mine.seen - 64 * mine.first  # what is behind was never written
         assert np.allclose(*(data[:, :, :, :used].numpy() for data in kept), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [-1, 258, 1 << 40])
+def test_an_id_that_the_model_has_not_is_refused(wrong: int) -> None:
+    """Its row would be read from memory of something else."""
+    reading = session(network())
+    state = reading.start(2)
+    reading.step(state, [BOS, BOS])
+    with pytest.raises(IndexError, match=f"an id is not from 0 to 257: {wrong}$"):
+        reading.extend(state, [[65, 66], [66, wrong, 67]], levels=[[0, 0], [0, 0, 0]])
+    with pytest.raises((IndexError, ValueError), match=str(wrong)):
+        reading.step(state, [65, wrong])

@@ -177,7 +177,10 @@ class NativeKernels:
     def read(
         self, contexts: Sequence[Context], ids: Sequence[int], levels: Sequence[int], new: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Logits [T, V] and the outputs of the stages; one call of the library."""
+        """Logits [T, V] and the outputs of the stages; one call of the library, which reads rows without a look."""
+        size = self.model.config.vocab_size
+        if not all(0 <= i < size for i in ids):
+            raise IndexError(f"an id is not from 0 to {size - 1}: {next(i for i in ids if not 0 <= i < size)}")
         packed, reached, all_levels = [len(ids), *ids], [list(zip(contexts, new, strict=True))], levels
         offsets_at = [self._pack(packed, 0, reached[0], levels)]
         for s in range(1, len(self.model.config.stages)):
@@ -195,7 +198,7 @@ class NativeKernels:
             torch.empty((sum(n for _, n in sequences), config.dim))
             for sequences, config in zip(reached, self.model.config.stages, strict=False)
         ]
-        logits_TV = torch.empty((len(ids), self.model.config.vocab_size))
+        logits_TV = torch.empty((len(ids), size))
         self._library.aunet_read(
             ctypes.byref(self._model),
             ctypes.c_void_p(array.ctypes.data),
