@@ -172,7 +172,7 @@ class SourceConfig(Strict):
     """A file, a glob, a directory, or `hf:NAME[:CONFIG][@SPLIT]` for a Hugging Face dataset."""
 
     path: str
-    weight: float | None = Field(default=None, gt=0, description="share of rows; of all sources or of none")
+    weight: float | None = Field(default=None, gt=0, le=1e9, description="share of rows; of all sources or of none")
     text_field: str = "text"
 
 

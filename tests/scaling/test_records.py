@@ -133,6 +133,8 @@ def test_the_first_difference_is_named() -> None:
     assert difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == "a.1.b is 3, there it is 2"
     assert difference({"a": 1}, {}) == "a is null, there it is 1"
     assert difference({"a": [1]}, {"a": [1]}) is None
+    shown = "[" + "0, " * 19 + "0,"
+    assert difference({"a": [0] * 9}, {"a": [0] * 50}) == f"a is {shown[:60]}..., there it is {[0] * 9}"
 
 
 def test_a_key_that_is_missing_is_null() -> None:

@@ -29,6 +29,8 @@ NOT_THE_SETTING = {
 
 SECTIONS = ("model", "data", "train")
 """Of a configuration."""
+SHOWN = 60
+"""Characters of a value in a message."""
 DocumentScore = tuple[float, int]
 """Bits, the end included, and bytes of one document."""
 
@@ -224,6 +226,12 @@ def difference(there: Any, here: Any, key: str = "") -> str | None:
     elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
         inside = [(str(i), *pair) for i, pair in enumerate(zip(there, here, strict=True))]
     else:
-        return f"{key} is {json.dumps(here)}, there it is {json.dumps(there)}"
+        return f"{key} is {_short(here)}, there it is {_short(there)}"
     found = (difference(a, b, f"{key}.{name}".removeprefix(".")) for name, a, b in inside)
     return next((change for change in found if change), None)
+
+
+def _short(value: Any) -> str:
+    """As JSON; of what is longer than a line of text the beginning."""
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
