@@ -1,6 +1,7 @@
 """`make demo`: train on the text that Python carries, measure, sample, and write one page that shows it."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import aunet
 from aunet import corpus
 from aunet.config import RunConfig
 from aunet.data.loader import Loader
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, ConfigError
 from aunet.evals.bpb import make_validate
 from aunet.evals.compressors import gzip_bits_per_byte, xz_bits_per_byte, xz_conditional
 from aunet.files import make_directory, replacing
@@ -35,6 +36,8 @@ MARGIN = 0.93
 
 def run_demo(out: Path, seconds: float, console: Console) -> int:
     """Everything, into `out`; returns the exit code. Started again, it goes on where it was."""
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"--seconds: {seconds:g} is no time to train in; give a number above 0")
     make_directory(out, "--out")
     train_path, valid_path = corpus.write(out)
     config = _configured(out, train_path, valid_path, seconds, console)

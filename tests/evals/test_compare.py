@@ -1,6 +1,8 @@
 """Reading results of models and setting them side by side."""
 
 import json
+import os
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import numpy as np
 import pytest
 
 from aunet.errors import AUNetError, ConfigError
-from aunet.evals import flores, statistics
+from aunet.evals import cute, flores, statistics
 from aunet.evals.compare import by_benchmark, compare, read_results
 from aunet.evals.flores import FloresOptions
 from aunet.evals.results import TaskResult
+from aunet.evals.statistics import Interval
 from aunet.report.comparison import write_comparison
 from tests.evals.test_flores import translator, write_flores
 
@@ -46,6 +49,55 @@ def test_differences_are_paired_and_to_the_last_model(tmp_path: Path) -> None:
         ("cute", "exact_match", 1),
         ("noise", "bits_per_byte", 1),
     ]
+
+
+def test_averages_of_cute_are_drawn_by_task(tmp_path: Path) -> None:
+    """What is one better in a task and one worse in another is even, whichever examples are drawn."""
+    paths = []
+    for name, signs in (("a", (1.0, 0.0)), ("b", (0.0, 1.0))):
+        scores = {part: [signs[i % 2]] * (50 + i) for i, part in enumerate(cute.AVERAGES["cute_character"])}
+        parts = [scored(f"cute_{part}", of) for part, of in scores.items()]
+        both = scored("cute_character", [score for of in scores.values() for score in of])
+        paths.append(write_results(tmp_path / f"{name}.json", *parts, both))
+    *parts, both = compare(read_results(paths))
+    value = statistics.mean([one.differences[0].value for one in parts]).value
+    assert both.differences == (Interval(value, value, value),)
+    alone = write_results(tmp_path / "alone.json", scored("cute_character", [1.0, 0.0]))
+    assert compare(read_results([alone, write_results(tmp_path / "c.json", scored("cute_character", [1.0, 1.0]))]))[
+        0
+    ].differences == (None,)
+
+
+def test_bits_per_byte_are_compared_over_the_bytes_that_were_drawn(tmp_path: Path) -> None:
+    sizes = (2048,) * 5 + (60,) * 45
+    bits = np.array([1.5 + i % 3 for i in range(50)]) * sizes
+    paths = []
+    for name, less in (("a", 0.1), ("b", 0.0)):
+        scores = (bits - less * np.array(sizes)) / np.mean(sizes)
+        result = replace(scored("noise_text", scores.tolist(), "bits_per_byte"), sizes=sizes)
+        paths.append(write_results(tmp_path / f"{name}.json", result))
+    (row,) = compare(read_results(paths))
+    assert astuple(row.differences[0]) == pytest.approx((-0.1, -0.1, -0.1))
+
+
+def test_another_seed_has_drawn_other_examples(tmp_path: Path) -> None:
+    one, other = scored("noise_text_drop_0.1", [1.0, 2.0]), replace(scored("noise_text_drop_0.1", [2.0, 3.0]), seed=1)
+    paths = [write_results(tmp_path / f"{name}.json", result) for name, result in (("a", one), ("b", other))]
+    assert compare(read_results(paths))[0].differences == (None,)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"sizes": [3]}, "sizes of cute are not"),
+        ({"settings": {"chance": 10**400}}, "chance of cute is not from 0 to 1"),
+    ],
+)
+def test_sizes_and_chances_that_are_none_are_refused(tmp_path: Path, field: dict[str, Any], message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"results": [scored("cute", [1.0, 0.0]).to_json() | field]}))
+    with pytest.raises(AUNetError, match=message):
+        read_results([path])
 
 
 def test_answers_taken_in_two_ways_are_two_scores(tmp_path: Path) -> None:
@@ -158,3 +210,17 @@ def test_files_without_a_result_are_one_line(tmp_path: Path) -> None:
     paths = [write_results(tmp_path / f"{name}.json") for name in "ab"]
     with pytest.raises(AUNetError, match="compare: no file has a result"):
         write_comparison(read_results(paths), tmp_path / "out")
+
+
+def test_any_name_of_a_file_will_do(tmp_path: Path) -> None:
+    """Also one that begins with an underscore, which matplotlib hides, one with a bar, and one that is not UTF-8."""
+    pytest.importorskip("matplotlib")
+    names = ["_mine.json", "a|b.json", "x.json", "x.txt", os.fsdecode(b"caf\xe9.json")]
+    found = read_results([write_results(tmp_path / name, scored("cute", [1.0, 0.0])) for name in names])
+    assert len({one.name for one in found}) == 5
+    *_, figure = write_comparison(found, tmp_path / "out")
+    markdown = (tmp_path / "out" / "compare.md").read_text()
+    assert all(one.name in figure.read_text() for one in found)
+    (header,) = [line for line in markdown.splitlines() if line.startswith("| task ")]
+    (rule,) = [line for line in markdown.splitlines() if line.startswith("| --- ")]
+    assert header.replace("\\|", "").count("|") == rule.count("|")

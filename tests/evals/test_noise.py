@@ -148,6 +148,23 @@ def test_bad_options_are_one_line() -> None:
 
 def test_texts_without_a_character_are_named(tmp_path: Path) -> None:
     (tmp_path / "noise").mkdir()
-    (tmp_path / "noise" / "a.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(AUNetError, match=r"/noise: no text has a UTF-8 character in its first 2048 bytes"):
-        noise.run(Fake(), NoiseOptions(tmp_path))
+    (tmp_path / "noise" / "a.txt").write_text("é", encoding="utf-8")
+    with pytest.raises(AUNetError, match=r"/noise: no text has a UTF-8 character in its first 1 bytes"):
+        noise.run(Fake(), NoiseOptions(tmp_path, max_bytes=1))
+
+
+def test_text_that_is_not_utf8_is_named_and_a_cut_character_left_out(tmp_path: Path) -> None:
+    (tmp_path / "noise").mkdir()
+    text = tmp_path / "noise" / "a.txt"
+    text.write_bytes("déjà".encode())
+    options = NoiseOptions(data_dir=tmp_path, kinds=("case",), max_bytes=5)
+    assert [one.sizes for one in noise.run(Fake(), options) if one.metric == "bits_per_byte"] == [(4,), (4,)]
+    text.write_bytes("déjà vu".encode("latin-1"))
+    with pytest.raises(AUNetError, match=r"a\.txt is not UTF-8"):
+        noise.run(Fake(), options)
+
+
+def test_noise_that_leaves_nothing_has_no_score() -> None:
+    options = NoiseOptions(kinds=("drop", "case"), rates=(1.0,))
+    names = [one.task for one in robustness(Fake(), ["abc"], [], options)]
+    assert names == ["noise_text", "noise_text_case_1", "noise_text_case_1"]

@@ -223,6 +223,21 @@ def test_few_shots_from_the_scored_split_leave_the_question_out(tmp_path: Path) 
         assert len(one.prompt.split(b"\n\n")) == 4
 
 
+def test_all_examples_of_a_split_of_their_own_may_be_shown(tmp_path: Path) -> None:
+    """MMLU has five for a subject, and is asked with five."""
+    for split, rows in (("dev", 5), ("test", 2)):
+        path = tmp_path / f"mmlu/{split}/anatomy_{split}.csv"
+        path.parent.mkdir(parents=True)
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([f"{split} {i}?", *answers(i)[0], "A"] for i in range(rows))
+    knows = Knows()
+    run_tasks(["mmlu_anatomy"], knows, TaskOptions(tmp_path, fewshot=5))
+    assert len(knows.asked) == 2 * 4
+    assert all(one.prompt.count(b"dev ") == 5 for one in knows.asked)
+    with pytest.raises(AUNetError, match="6 examples in the prompt need 6 and there are 5"):
+        run_tasks(["mmlu_anatomy"], Knows(), TaskOptions(tmp_path, fewshot=6))
+
+
 def test_gsm8k_as_it_is_given_out(shared: Callable[[str], Path]) -> None:
     directory = shared("data/gsm8k")
     knows = Knows(b" It is 18.\n#### 18")
@@ -343,7 +358,7 @@ def test_what_cannot_be_run_is_said_in_one_line(names: list[str], options: dict[
 
 def test_bad_files_are_named_in_one_line(tmp_path: Path) -> None:
     hellaswag(tmp_path)
-    with pytest.raises(AUNetError, match="4 examples in the prompt need more than the 4"):
+    with pytest.raises(AUNetError, match="4 examples in the prompt need 5 and there are 4"):
         run_tasks(["hellaswag"], Knows(), TaskOptions(tmp_path, fewshot=4))
     path = tmp_path / "hellaswag/hellaswag_val.jsonl"
     for content, message in [

@@ -52,3 +52,6 @@ def test_long_texts_are_cut_and_their_end_is_not_counted(model: LanguageModel, m
 def test_a_page_that_cannot_be_written_is_one_line(model: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(AUNetError, match="--html"):
         _show(model, b"one", tmp_path / "missing" / "page.html")
+    for directory in (Path(), tmp_path):
+        with pytest.raises(AUNetError, match=r"--html: .* is a directory; name a file in it"):
+            _show(model, b"one", directory)

@@ -8,13 +8,17 @@ import typer
 from rich.console import Console
 
 from aunet.cli.options import DeviceOption, JsonOption, ModelArgument, WeightsOption
+from aunet.cli.output import show
 from aunet.errors import ConfigError
+
+BATCH = 64
+TEXT_FIELD = "text"
 
 
 def evaluate(
     model: ModelArgument,
     files: Annotated[list[str] | None, typer.Argument(metavar="FILES", help="txt, jsonl(.gz, .zst), parquet.")] = None,
-    text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = "text",
+    text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = TEXT_FIELD,
     tasks: Annotated[str, typer.Option(metavar="A,B,...", help="Score on these tasks instead of on FILES.")] = "",
     data_dir: Annotated[
         Path | None, typer.Option(help="Data of the tasks, DIR/<task>/...; from the Hugging Face hub if none.")
@@ -31,7 +35,7 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the examples in the prompt and of the intervals.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="A file that remembers answers: a run can be continued.")] = None,
-    batch: Annotated[int, typer.Option(help="Texts that are read side by side; changes no score.")] = 64,
+    batch: Annotated[int, typer.Option(help="Texts that are read side by side; changes no score.")] = BATCH,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "fp32",
     as_json: JsonOption = False,
@@ -41,8 +45,13 @@ def evaluate(
 
     if bool(files) == bool(tasks):
         raise ConfigError("eval: name either FILES or --tasks, for instance --tasks hellaswag,arc_easy")
-    if task_option and not tasks:
-        raise ConfigError("--task-option: is of --tasks; name the task, for instance --tasks flores")
+    of_tasks = {"--task-option": task_option or None, "--data-dir": data_dir, "--cache": cache, "--limit": limit}
+    of_tasks |= {"--fewshot": fewshot, "--seed": seed or None, "--batch": None if batch == BATCH else batch}
+    for flag, given in of_tasks.items():
+        if given is not None and not tasks:
+            raise ConfigError(f"{flag}: is of --tasks; name the task, for instance --tasks flores")
+    if tasks and text_field != TEXT_FIELD:
+        raise ConfigError("--text-field: is of FILES; the task noise has --task-option noise.text_field=NAME")
     if tasks:
         from aunet.evals.answers import Answers, ModelAnswers
         from aunet.evals.cache import CachedAnswers, model_digest
@@ -63,7 +72,7 @@ def evaluate(
             of = {"model": model.resolve().name, "digest": digest}
             print(json.dumps({**of, "results": [result.to_json() for result in results]}))
         else:
-            Console().print(tasks_table(results))
+            show(tasks_table(results))
         return
     from aunet.evals.files import score_files, table
 
@@ -71,7 +80,7 @@ def evaluate(
     if as_json:
         print(json.dumps(scores.to_json()))
     else:
-        Console().print(table(scores))
+        show(table(scores))
 
 
 def compare(
@@ -85,7 +94,7 @@ def compare(
 
     found = read_results(results)
     for table in comparison.tables(found):
-        Console().print(view(table))
+        show(view(table))
     if out:
         for path in comparison.write_comparison(found, out):
             print(path)

@@ -115,7 +115,7 @@ class CachedAnswers:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, struct.error) as error:
+        except (sqlite3.Error, struct.error, TypeError) as error:
             raise AUNetError(
                 f"{self._path}: cannot be used as a cache of answers ({error}); name another file, or remove it"
             ) from None

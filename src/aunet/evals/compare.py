@@ -1,6 +1,7 @@
 """Results of several models on the same tasks, side by side, with paired differences to the last one."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -9,7 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from aunet.errors import AUNetError, ConfigError
-from aunet.evals import flores, statistics
+from aunet.evals import cute, flores, statistics
 from aunet.evals.results import HASH, TaskResult
 from aunet.evals.statistics import Interval
 
@@ -17,6 +18,8 @@ LARGEST_FILE = 256 << 20
 """Bytes; the scores of ten million examples."""
 LARGEST_COUNT = 1 << 20
 """In a sentence."""
+LARGEST_SUM = 1 << 53
+"""Bytes of all examples, exact in a float."""
 Key = tuple[str, str]
 """Task and measure."""
 
@@ -51,8 +54,10 @@ def read_results(paths: Sequence[Path]) -> list[ModelResults]:
     """Files that `aunet eval MODEL --tasks ... --json` wrote, each named by its file; AUNetError for another file."""
     if len({path.resolve() for path in paths}) != len(paths):
         raise ConfigError("compare: a file is named twice")
-    stems = [path.stem for path in paths]
-    names = stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in paths]
+    for called in (lambda path: path.stem, lambda path: str(path.with_suffix("")), str):
+        names = [os.fsencode(called(path)).decode(errors="replace") for path in paths]
+        if len(set(names)) == len(names):
+            break
     return [ModelResults(name, _read(path)) for name, path in zip(names, paths, strict=True)]
 
 
@@ -80,7 +85,11 @@ def _difference(ours: ModelResults, theirs: ModelResults, key: Key, seed: int) -
     our, their = ours.results.get(key), theirs.results.get(key)
     if our is None or their is None or not _asked_alike(our, their):
         return None
+    if our.task in cute.AVERAGES:
+        return _averages(ours, theirs, our, seed)
     if our.examples and len(our.examples) == len(their.examples):
+        if our.sizes and our.sizes == their.sizes:
+            return statistics.difference_of_ratios(our.examples, their.examples, our.sizes, seed)
         return statistics.difference(our.examples, their.examples, seed)
     our_counts, their_counts = _counts(ours, our), _counts(theirs, their)
     if our_counts and their_counts:
@@ -88,13 +97,28 @@ def _difference(ours: ModelResults, theirs: ModelResults, key: Key, seed: int) -
     return None
 
 
+def _averages(ours: ModelResults, theirs: ModelResults, average: TaskResult, seed: int) -> Interval | None:
+    """Drawn as the averages are: every task counts the same, and its examples are drawn on their own."""
+    apart = []
+    for part in cute.AVERAGES[average.task]:
+        key = (f"cute_{part}", average.measure)
+        our, their = ours.results.get(key), theirs.results.get(key)
+        if not our or not their or not our.examples or len(our.examples) != len(their.examples):
+            return None
+        apart.append([mine - other for mine, other in zip(our.examples, their.examples, strict=True)])
+    return statistics.mean_of_means(apart, seed)
+
+
 def _asked_alike(ours: TaskResult, theirs: TaskResult) -> bool:
-    """The same examples in the same way; a hash of the examples counts where both have one: older files have none."""
+    """The same examples in the same way, drawn alike where something is drawn.
+
+    A hash of the examples counts where both have one: older files have none.
+    """
     settings = [dict(one.settings) for one in (ours, theirs)]
     if not all(HASH in one for one in settings):
         for one in settings:
             one.pop(HASH, None)
-    return settings[0] == settings[1] and ours.n == theirs.n
+    return settings[0] == settings[1] and (ours.n, ours.seed) == (theirs.n, theirs.seed)
 
 
 def _counts(model: ModelResults, result: TaskResult) -> list[flores.Counts]:
@@ -127,6 +151,11 @@ def _read(path: Path) -> dict[Key, TaskResult]:
     for result in found:
         if not all(map(isfinite, (result.value, result.low, result.high, *result.examples))):
             raise AUNetError(f"{path}: the scores of {result.task} are not finite")
+        if result.sizes and not (len(result.sizes) == len(result.examples) and 0 < sum(result.sizes) < LARGEST_SUM):
+            raise AUNetError(f"{path}: the sizes of {result.task} are not those of its examples")
+        chance = result.settings.get("chance")
+        if isinstance(chance, float | int) and not 0 <= chance <= 1:
+            raise AUNetError(f"{path}: the chance of {result.task} is not from 0 to 1")
         if result.counts and not _sound(result):
             raise AUNetError(f"{path}: the counts of {result.task} are not those of {result.metric}")
     return {(result.task, result.measure): result for result in found}

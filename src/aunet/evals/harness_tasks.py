@@ -114,8 +114,10 @@ def _prepare(name: str, task: Any, options: TaskOptions) -> None:
     task.set_config(key="num_fewshot", value=shots)
     task.set_fewshot_seed(seed=options.seed)
     pool = len(task.sampler.df) if hasattr(task, "sampler") else shots
-    if shots >= pool > 0:
-        raise AUNetError(f"{name}: {shots} examples in the prompt need more than the {pool} that there are; --fewshot")
+    # The harness leaves a question out of its own prompt where the examples are of the split that is scored.
+    needed = shots + (task.fewshot_cfg.split == task.config.test_split)
+    if shots and needed > pool > 0:
+        raise AUNetError(f"{name}: {shots} examples in the prompt need {needed} and there are {pool}; --fewshot")
 
 
 def _task_results(name: str, task: Any, found: Mapping[str, Any], options: TaskOptions) -> list[TaskResult]:

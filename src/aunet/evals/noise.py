@@ -15,6 +15,7 @@ What is kept is the score on the noisy text over that on the clean one, or for b
 clean over the noisy; 1 is everything.
 """
 
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -149,7 +150,7 @@ def run(answers: Answers, options: NoiseOptions) -> list[TaskResult]:
 def robustness(
     answers: Answers, documents: Sequence[str], questions: Sequence[Question], options: NoiseOptions
 ) -> list[TaskResult]:
-    """Scores on clean and on noisy documents and prompts, with what is kept, for every kind and rate.
+    """Scores on clean and on noisy documents and prompts, with what is kept, for every kind and rate that leaves text.
 
     Bits per byte are of the bytes alone, without the ends of documents. Choices and cues of questions stay clean.
     """
@@ -158,9 +159,17 @@ def robustness(
 
 
 def _documents(folder: Path, options: NoiseOptions) -> list[str]:
-    found = (data for _, data in files_documents([folder], options.text_field))
-    cut = (data[: options.max_bytes].decode(errors="ignore") for data in found)
+    found = files_documents([folder], options.text_field)
+    cut = (_cut(path, data, options.max_bytes) for path, data in found)
     return list(islice((text for text in cut if text), options.limit))
+
+
+def _cut(path: object, data: bytes, most: int) -> str:
+    """The characters that lie in the first bytes; AUNetError for what is no text."""
+    try:
+        return getincrementaldecoder("utf-8")().decode(data[:most])  # one that is cut is left out
+    except UnicodeDecodeError:
+        raise AUNetError(f"{path} is not UTF-8, and noise works on characters; convert it first") from None
 
 
 def _texts(answers: Answers, documents: Sequence[str], options: NoiseOptions) -> list[TaskResult]:
@@ -168,6 +177,8 @@ def _texts(answers: Answers, documents: Sequence[str], options: NoiseOptions) ->
     results = [_result("noise_text", "bits_per_byte", _bits_per_byte(clean_2N, options), clean_2N, options, read)]
     for kind, rate, seeds in _cases(len(documents), options):
         changed = [noisy(text, kind, rate, seed) for text, seed in zip(documents, seeds, strict=True)]
+        if not any(changed):
+            continue  # of nothing there is no score
         noisy_2N = _bits_and_bytes(answers, changed)
         name, of = f"noise_text_{kind}_{rate:g}", {"kind": kind, "rate": rate, **read}
         results.append(_result(name, "bits_per_byte", _bits_per_byte(noisy_2N, options), noisy_2N, options, of))
@@ -230,4 +241,7 @@ def _result(
         settings |= {"max_bytes": options.max_bytes, "text_field": options.text_field}
     count = scores_KN.shape[1]
     examples = tuple(examples_N.tolist()) if average else ()
-    return TaskResult(name, metric, found.value, found.low, found.high, count, options.seed, settings, examples)
+    sizes = tuple(int(size) for size in scores_KN[1]) if average and len(scores_KN) > 1 else ()
+    return TaskResult(
+        name, metric, found.value, found.low, found.high, count, options.seed, settings, examples, sizes=sizes
+    )

@@ -43,6 +43,8 @@ class TaskResult:
     """Score of each example in the order of the data, for paired comparisons; empty where they do not average."""
     counts: tuple[tuple[int, ...], ...] = ()
     """Of each example what a score of all together, such as BLEU, is made of when it is summed; else empty."""
+    sizes: tuple[int, ...] = ()
+    """Bytes of each example where the score is a sum over all of them, such as bits per byte; else empty."""
 
     @property
     def measure(self) -> str:
@@ -62,4 +64,5 @@ class TaskResult:
             "settings": dict(self.settings),
             "examples": list(self.examples),
             "counts": list(map(list, self.counts)),
+            "sizes": list(self.sizes),
         }

@@ -52,6 +52,19 @@ def difference(ours: Sequence[float], theirs: Sequence[float], seed: int = SEED,
     return mean(np.subtract(ours, theirs).tolist(), seed, samples)
 
 
+def difference_of_ratios(
+    ours: Sequence[float], theirs: Sequence[float], sizes: Sequence[int], seed: int = SEED, samples: int = SAMPLES
+) -> Interval:
+    """Ours less theirs, of scores that are sums over the sizes of examples, such as bits per byte.
+
+    `ours`, `theirs`: of each example, over the mean size; AUNetError where their numbers differ.
+    """
+    if not len(ours) == len(theirs) == len(sizes):
+        raise AUNetError(f"a paired difference needs the same examples: {len(ours)} of one, {len(theirs)} of the other")
+    sizes_N = np.asarray(sizes, dtype=np.float64)
+    return ratio_of_sums(np.subtract(ours, theirs) * sizes_N.mean(), sizes_N, seed, samples)
+
+
 def mean_of_means(tasks: Sequence[Sequence[float]], seed: int = SEED, samples: int = SAMPLES) -> Interval:
     """The average of several tasks, each counting the same; their examples are drawn independently."""
     if not tasks or not all(map(len, tasks)):

@@ -16,7 +16,7 @@ from aunet.report.theme import opening, theme
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 TITLE = "Models on tasks"
 FIGURE = "compare"
-LESS_IS_BETTER = ("bits_per_byte",)
+LESS_IS_BETTER = ("bits_per_byte", "byte_perplexity", "word_perplexity", "perplexity")
 METHOD = (
     f"Scores are shown with their 95% intervals, by {SAMPLES:,} samples of the examples with replacement; they answer "
     "for the choice of examples, not for the seed of training. Differences are paired: both models on the same "
@@ -57,23 +57,27 @@ def draw(models: Sequence[ModelResults]) -> str:
     with styled() as Figure:
         figure = Figure(figsize=(7.4, sum(heights) + 0.5), layout="constrained")
         panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+        handles: list[Any] = []
         for axes, (benchmark, metric, rows) in zip(panels, groups, strict=True):
-            _panel(axes, rows, [model.name for model in models])
+            drawn = _panel(axes, rows, len(models))
+            handles = handles or drawn
             axes.set(title=f"{benchmark}: {metric.replace('_', ' ')}")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(models)))
+        # Given, because matplotlib leaves out a label that begins with an underscore.
+        figure.legend(handles, [model.name for model in models], loc="outside lower center", ncols=min(4, len(models)))
         return svg(figure, FIGURE, "Scores of models on tasks, with 95% intervals.")
 
 
-def _panel(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
-    for k, name in enumerate(names):
+def _panel(axes: Any, rows: Sequence[Row], models: int) -> list[Any]:
+    """Draw it; what stands for each model."""
+    handles = []
+    for k in range(models):
         drawn = look(k)
         found = [(i, row.results[k]) for i, row in enumerate(rows)]
-        scored = [(i + (k + 1) / (len(names) + 1) - 0.5, one) for i, one in found if one]
+        scored = [(i + (k + 1) / (models + 1) - 0.5, one) for i, one in found if one]
         values = [one.value for _, one in scored]
         # Where a score is rounded by whoever wrote it, its bounds may lie beyond it by that.
         ends = [[max(0.0, end) for end in (one.value - one.low, one.high - one.value)] for _, one in scored]
-        axes.errorbar(
+        bars = axes.errorbar(
             values,
             [y for y, _ in scored],
             xerr=list(zip(*ends, strict=True)) or None,
@@ -82,11 +86,12 @@ def _panel(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
             markersize=5,
             markeredgecolor=PAPER.light,
             elinewidth=1.4,
-            label=name,
         )
+        handles.append(bars)
     axes.set_yticks(range(len(rows)), [row.task for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
+    return handles
 
 
 def _table(benchmark: str, metric: str, rows: Sequence[Row], names: Sequence[str]) -> Table:

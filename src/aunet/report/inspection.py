@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, ConfigError
 from aunet.files import replacing
 from aunet.language_model import LanguageModel, require_bytes
 from aunet.report.html import passage_html
@@ -34,6 +34,8 @@ def show(model: LanguageModel, data: bytes, html: Path | None, console: Console)
     if html is None:
         console.print(render(passage, rule))
         return
+    if html.is_dir():
+        raise ConfigError(f"--html: {html} is a directory; name a file in it")
     try:
         with replacing(html) as partial:
             partial.write_text(passage_html(passage, rule), encoding="utf-8")

@@ -38,7 +38,8 @@ def interval(found: Interval, digits: int) -> str:
 def markdown(table: Table) -> str:
     """A section of a page."""
     rules = ["---" if i < table.names else "---:" for i in range(len(table.header))]
-    rows = [table.header, rules, *([cell.replace("|", "\\|") for cell in row] for row in table.rows)]
+    header, *body = ([cell.replace("|", "\\|") for cell in row] for row in (table.header, *table.rows))
+    rows = [header, rules, *body]
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"## {table.title}\n\n" + (f"{table.note}\n\n" if table.note else "") + lines
 
