@@ -238,6 +238,15 @@ def test_all_examples_of_a_split_of_their_own_may_be_shown(tmp_path: Path) -> No
         run_tasks(["mmlu_anatomy"], Knows(), TaskOptions(tmp_path, fewshot=6))
 
 
+@pytest.mark.parametrize("row", ["q,1,2,3,4,", "q,1,2,3,4", "q,1,2,3,4,E"])
+def test_a_row_that_is_none_of_the_task_is_named(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "mmlu/test/anatomy_test.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"q,1,2,3,4,A\n\n{row}\n")
+    with pytest.raises(AUNetError, match=r"anatomy_test\.csv: record 2 is none of this task"):
+        run_tasks(["mmlu_anatomy"], Knows(), TaskOptions(tmp_path, fewshot=0))
+
+
 def test_gsm8k_as_it_is_given_out(shared: Callable[[str], Path]) -> None:
     directory = shared("data/gsm8k")
     knows = Knows(b" It is 18.\n#### 18")

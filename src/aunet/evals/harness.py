@@ -101,6 +101,7 @@ class AUNetLM(AnswersLM):
         batch_size: int | str = "auto",
         max_batch_size: int | None = None,
     ) -> None:
+        pretrained = str(pretrained)  # the harness makes a number of what looks like one
         if not pretrained:
             raise ConfigError("--model_args: names no model; write pretrained=DIR, a model directory")
         batch = _batch(batch_size)
@@ -108,7 +109,7 @@ class AUNetLM(AnswersLM):
         session = LanguageModel.load(pretrained, there, weights, native).session()
         answers: Answers = ModelAnswers(session, min(batch, max_batch_size or batch))
         if cache:
-            answers = CachedAnswers(answers, Path(cache), model_digest(Path(pretrained), weights))
+            answers = CachedAnswers(answers, Path(str(cache)), model_digest(Path(pretrained), weights))
         super().__init__(answers)
 
 

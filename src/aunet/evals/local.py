@@ -63,7 +63,7 @@ def _mmlu(record: Record) -> Record:
     if "row" not in record:
         return record
     question, *choices, letter = record["row"]
-    return {"question": question, "choices": choices, "answer": "ABCD".index(letter)}
+    return {"question": question, "choices": choices, "answer": [*"ABCD"].index(letter)}
 
 
 def _race(record: Record) -> Record:
@@ -113,7 +113,7 @@ def with_local_data(config: Mapping[str, Any], directory: Path) -> dict[str, Any
             f"{directory / task}/{' or '.join(names[scored]) if scored in names else '(none: it has no such split)'}"
         )
     convert = _layout(config).convert
-    records = {split: [convert(record) for path in paths for record in _read(path)] for split, paths in found.items()}
+    records = {split: [one for path in paths for one in _converted(path, convert)] for split, paths in found.items()}
     changed = {**config, "dataset_kwargs": None, "custom_dataset": _dataset_of(records, found)}
     changed |= {key: config[key] if config.get(key) in found else None for key in SPLITS}
     if "samples" not in few and shots not in found:
@@ -168,6 +168,16 @@ def _read(path: Path) -> Iterator[Record]:
         raise AUNetError(f"{path}: cannot be read as data of a task ({' '.join(str(error).split())[:120]})") from None
 
 
+def _converted(path: Path, convert: Callable[[Record], Record]) -> Iterator[Record]:
+    """As the harness has them; AUNetError for one that is not of the task."""
+    for number, record in enumerate(_read(path), 1):
+        try:
+            yield convert(record)
+        except (LookupError, ValueError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise AUNetError(f"{path}: record {number} is none of this task ({reason})") from None
+
+
 def _records(path: Path) -> Iterator[Record]:
     if path.suffix == ".parquet":
         try:
@@ -177,7 +187,7 @@ def _records(path: Path) -> Iterator[Record]:
         yield from pyarrow.parquet.read_table(path).to_pylist()
     elif path.suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as file:
-            yield from ({"row": row} for row in csv.reader(file))
+            yield from ({"row": row} for row in csv.reader(file) if row)
     elif path.suffix == ".jsonl":
         with path.open(encoding="utf-8") as file:
             yield from (json.loads(line) for line in file if line.strip())
