@@ -130,6 +130,8 @@ def test_mixing_is_by_weights_or_by_temperature() -> None:
     sources = [{"path": "a", "weight": 1}, {"path": "b"}]
     with pytest.raises(ConfigError, match="either all sources have a weight or none has"):
         validate(DataConfig, {"sources": sources}, "x")
+    with pytest.raises(ConfigError, match=r"sources\.0\.weight: .*1000000000"):
+        validate(DataConfig, {"sources": [{"path": "a", "weight": 1e308}, {"path": "b", "weight": 1e308}]}, "x")
     with pytest.raises(ConfigError, match="temperature and weights exclude each other"):
         validate(DataConfig, {"sources": sources[:1], "temperature": 2}, "x")
 

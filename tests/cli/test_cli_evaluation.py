@@ -37,8 +37,10 @@ class TestEval:
         assert "no_such" in refused("eval", model, work / "valid.jsonl", "--text-field", "no_such", code=1)
 
     @pytest.mark.parametrize("flag", ["--limit", "--fewshot", "--seed", "--batch", "--cache", "--data-dir"])
-    def test_flags_of_tasks_are_refused_beside_files(self, work: Path, model: Path, flag: str) -> None:
-        assert f"{flag}: is of --tasks" in refused("eval", model, work / "valid.jsonl", flag, "1", code=2)
+    @pytest.mark.parametrize("value", ["0", "64"])
+    def test_flags_of_tasks_are_refused_beside_files(self, work: Path, model: Path, flag: str, value: str) -> None:
+        """At their defaults too, which say nothing either."""
+        assert f"{flag}: is of --tasks" in refused("eval", model, work / "valid.jsonl", flag, value, code=2)
         assert "--text-field: is of FILES" in refused("eval", model, "--tasks", "cute", "--text-field", "t", code=2)
 
     def test_the_name_of_a_task_is_looked_up_before_the_model_is_read(self, work: Path) -> None:

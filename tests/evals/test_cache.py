@@ -144,3 +144,14 @@ def test_a_file_that_is_no_cache_is_refused_in_one_line(tmp_path: Path, content:
         CachedAnswers(Counted(), path, "model")
     assert len(str(error.value).splitlines()) == 1
     assert str(path) in str(error.value)
+
+
+def test_an_answer_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+    path, asked = tmp_path / "cache", continuations(1)
+    cached = CachedAnswers(Counted(), path, "model")
+    cached.likelihoods(asked)
+    cached.close()
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE answers SET answer = 'sixteen letters!'")
+    with pytest.raises(AUNetError, match="cannot be used as a cache of answers"):
+        CachedAnswers(Counted(), path, "model").likelihoods(asked)

@@ -88,6 +88,15 @@ def test_bad_model_arguments_are_refused_in_one_line(options: dict[str, Any], me
         AUNetLM(**options)
 
 
+def test_a_directory_whose_name_is_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pretrained=2024` comes as an int from the harness."""
+    LanguageModel(small_model(small_config(2)), native=False).save(tmp_path / "2024")
+    monkeypatch.chdir(tmp_path)
+    lm = AUNetLM(pretrained=2024, cache=7)  # type: ignore[arg-type]
+    assert lm.loglikelihood_rolling([Asked(("text",))])
+    assert (tmp_path / "7").is_file()
+
+
 PROGRAM = """
 import json, sys, logging
 import aunet.evals.harness, aunet.hf

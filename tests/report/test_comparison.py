@@ -35,6 +35,12 @@ def test_tables_in_the_terminal(results: list[Path], monkeypatch: pytest.MonkeyP
     assert "35.0 (30.0 to 40.0)" in found.stdout
 
 
+def test_no_number_is_broken_on_a_narrow_terminal(results: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    found = here("compare", *results)
+    assert "35.0 (30.0 to 40.0)" in found.stdout
+
+
 def test_pages_and_a_figure(results: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     found = here("compare", *results, "--out", tmp_path / "out")

@@ -11,14 +11,15 @@ from aunet.cli.options import DeviceOption, JsonOption, ModelArgument, WeightsOp
 from aunet.cli.output import show
 from aunet.errors import ConfigError
 
-BATCH = 64
-TEXT_FIELD = "text"
+OF_TASKS = ("task_option", "data_dir", "cache", "limit", "fewshot", "seed", "batch")
+"""Options that say nothing of FILES."""
 
 
 def evaluate(
+    context: typer.Context,
     model: ModelArgument,
     files: Annotated[list[str] | None, typer.Argument(metavar="FILES", help="txt, jsonl(.gz, .zst), parquet.")] = None,
-    text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = TEXT_FIELD,
+    text_field: Annotated[str, typer.Option(help="Where the text is in jsonl and parquet.")] = "text",
     tasks: Annotated[str, typer.Option(metavar="A,B,...", help="Score on these tasks instead of on FILES.")] = "",
     data_dir: Annotated[
         Path | None, typer.Option(help="Data of the tasks, DIR/<task>/...; from the Hugging Face hub if none.")
@@ -35,7 +36,7 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the examples in the prompt and of the intervals.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="A file that remembers answers: a run can be continued.")] = None,
-    batch: Annotated[int, typer.Option(help="Texts that are read side by side; changes no score.")] = BATCH,
+    batch: Annotated[int, typer.Option(help="Texts that are read side by side; changes no score.")] = 64,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "fp32",
     as_json: JsonOption = False,
@@ -45,12 +46,12 @@ def evaluate(
 
     if bool(files) == bool(tasks):
         raise ConfigError("eval: name either FILES or --tasks, for instance --tasks hellaswag,arc_easy")
-    of_tasks = {"--task-option": task_option or None, "--data-dir": data_dir, "--cache": cache, "--limit": limit}
-    of_tasks |= {"--fewshot": fewshot, "--seed": seed or None, "--batch": None if batch == BATCH else batch}
-    for flag, given in of_tasks.items():
-        if given is not None and not tasks:
+    given = [name for name in context.params if _on_the_command_line(context, name)]
+    for name in () if tasks else given:
+        if name in OF_TASKS:
+            flag = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{flag}: is of --tasks; name the task, for instance --tasks flores")
-    if tasks and text_field != TEXT_FIELD:
+    if tasks and "text_field" in given:
         raise ConfigError("--text-field: is of FILES; the task noise has --task-option noise.text_field=NAME")
     if tasks:
         from aunet.evals.answers import Answers, ModelAnswers
@@ -81,6 +82,12 @@ def evaluate(
         print(json.dumps(scores.to_json()))
     else:
         show(table(scores))
+
+
+def _on_the_command_line(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, be it at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def compare(
