@@ -5,11 +5,13 @@ by calling its entry point in this one (`here`).
 """
 
 import errno
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aunet import __version__
 from aunet.cli.process import run
 from aunet.train.export import Exported
 from tests.runs import aunet, here, refused
@@ -21,6 +23,11 @@ def test_without_arguments_the_help_is_shown() -> None:
     result = aunet()  # python -m aunet
     assert all(name in result.stdout + result.stderr for name in COMMANDS)
     assert "Traceback" not in result.stderr
+
+
+def test_the_versions_are_one_line() -> None:
+    found = here("--version")
+    assert re.fullmatch(rf"aunet {re.escape(__version__)}, torch \d+\.\d+\S*, Python \d+\.\d+\S*\n", found.stdout)
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "compare", "info", "plan", "tokenizer train", "bench decode"])

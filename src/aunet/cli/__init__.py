@@ -3,11 +3,14 @@
 A module for each group of commands, and what they need is imported when one is run: the help is there at once.
 """
 
+import platform
 from collections.abc import Callable
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, NoReturn
 
 import typer
 
+from aunet import __version__
 from aunet.cli.evaluation import compare, evaluate
 from aunet.cli.looking import convert, info, inspect, split
 from aunet.cli.planning import plan
@@ -39,6 +42,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(asked: bool) -> None:
+    """What a report of a fault needs, in one line, without the seconds that importing torch takes."""
+    if asked:
+        print(f"aunet {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the versions and exit.")
+    ] = False,
+) -> None: ...
+
+
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 for _name, _group in GROUPS.items():
