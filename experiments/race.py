@@ -37,7 +37,7 @@ from aunet.scaling.run import Job, validation_sets
 from aunet.scaling.sweep import Sweep, run_sweep
 from aunet.scaling.text import NOVEL_CONTRACTION, measured
 from aunet.tokenizer import train_file
-from aunet.train.runtime import stop_on_signals
+from aunet.train.stop import stop_on_signals
 from systems import SYSTEMS, System, with_lookups
 
 RECORDS = Path(__file__).parent / "records"

@@ -24,7 +24,7 @@ from signal import SIGTERM
 
 from rich.console import Console
 
-from aunet.train.runtime import Stop, stop_on_signals
+from aunet.train.stop import Stop, stop_on_signals
 from systems import SYSTEMS
 
 POLL_SECONDS = 0.2

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from aunet.errors import AUNetError, ConfigError
 from aunet.scaling.run import Job, existing_record, record_run, write_unfinished
-from aunet.train.runtime import Stop
+from aunet.train.stop import Stop
 
 WATCH_SECONDS = 0.5
 REFUSED, MISUSED = 1, 2

@@ -28,7 +28,7 @@ from aunet.scaling.rules import HalfwayRule
 from aunet.scaling.run import Job
 from aunet.scaling.study import SQLITE, open_study, storage_lost
 from aunet.train.plan import make_plan
-from aunet.train.runtime import Stop, stop_on_signals
+from aunet.train.stop import Stop, stop_on_signals
 
 POLL_SECONDS = 1.0
 

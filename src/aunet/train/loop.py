@@ -34,8 +34,9 @@ from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
 from aunet.train.profile import Mark, unmarked
 from aunet.train.progress import TrainingProgress
-from aunet.train.runtime import Stop, compile_blocks
+from aunet.train.runtime import compile_blocks
 from aunet.train.saving import Saver
+from aunet.train.stop import Stop
 from aunet.train.watch import Watch
 from aunet.vocabulary import vocabulary
 

@@ -26,8 +26,9 @@ from aunet.train.ngrams import know_ngrams
 from aunet.train.plan import make_plan
 from aunet.train.profile import tracing
 from aunet.train.progress import TrainingProgress
-from aunet.train.runtime import locked, prepare_device, stop_on_signals
+from aunet.train.runtime import locked, prepare_device
 from aunet.train.saving import Saver, policy
+from aunet.train.stop import stop_on_signals
 from aunet.train.storage import open_storage
 from aunet.train.watch import watching
 from aunet.vocabulary import vocabulary

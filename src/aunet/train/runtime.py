@@ -1,16 +1,12 @@
-"""The machine a run uses: device, threads, allocator, compiler, signals, and the lock on its directory."""
+"""The machine a run uses: device, threads, allocator, compiler, and the lock on its directory."""
 
 import ctypes
 import fcntl
-import math
 import os
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import torch
 
@@ -19,8 +15,6 @@ from aunet.config import TrainConfig
 from aunet.errors import AUNetError, ConfigError
 from aunet.model.aunet import AUNet
 from aunet.train.distributed import ALONE, Ranks
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def prepare_device(config: TrainConfig, ranks: Ranks = ALONE) -> torch.device:
@@ -80,53 +74,6 @@ def compile_blocks(model: AUNet, device: torch.device) -> None:
     require_compiler(device, "train.compile")
     for block in model.blocks():
         block.compile(dynamic=True)
-
-
-class Stop:
-    """Set by the first SIGTERM or Ctrl-C, so that the loop finishes its step; the second one interrupts at once.
-
-    `seconds`: it is set by itself after that time. `patient`: a second signal is nothing new, because a launcher sends
-    one to its processes that had it already.
-    """
-
-    def __init__(self, seconds: float = math.inf, patient: bool = False) -> None:
-        self.signal: signal.Signals | None = None
-        self._patient = patient
-        self._deadline = time.monotonic() + seconds
-
-    @property
-    def requested(self) -> bool:
-        """Whether to stop after the step that runs."""
-        return self.signal is not None or time.monotonic() >= self._deadline
-
-    def agreed(self, ranks: Ranks) -> bool:
-        """Whether any rank has to stop: all ask before each step, so that all stop after the same one."""
-        code = ranks.most(self.requested + (self.signal or 0))
-        if code > 1:
-            self.signal = signal.Signals(code - 1)
-        return code > 0
-
-    @property
-    def exit_code(self) -> int:
-        """128 + signal, as a shell reports it: 143 for SIGTERM, 130 for Ctrl-C; 0 without a signal."""
-        return 128 + self.signal if self.signal else 0
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None and not self._patient:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
-
-
-@contextmanager
-def stop_on_signals(seconds: float = math.inf, patient: bool = False) -> Iterator[Stop]:
-    """While the block runs, SIGTERM and SIGINT set the yielded `Stop`, and so does the end of its time."""
-    stop = Stop(seconds, patient)
-    before = {number: signal.signal(number, stop._receive) for number in SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
