@@ -141,8 +141,8 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """No colours and no terminal, whatever the caller has."""
-    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"}
+    """No colours and no terminal, whatever the caller has, and one thread, as the tests themselves have."""
+    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

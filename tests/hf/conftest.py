@@ -17,7 +17,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory that has learned words and the ends of documents."""
     directory = tmp_path_factory.mktemp("trained")
     config = write_config(directory, steps=200, checkpoint_every=1000, lr=1e-2)
-    result = aunet("train", config, timeout=300)
+    result = aunet("train", config)
     assert result.returncode == 0, result.stderr
     return directory / "out"
 

@@ -1,7 +1,8 @@
 """What `aunet info` tells, as values."""
 
 import json
-import time
+import resource
+import sys
 
 import pytest
 
@@ -37,9 +38,10 @@ def test_json_has_what_tools_read() -> None:
 
 def test_the_largest_model_is_counted_without_its_weights() -> None:
     config = AUNetConfig.model_validate(preset("aunet2-8b")["model"])
-    started = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert describe(config).memory.weights > 30e9
-    assert time.perf_counter() - started < 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (peak - before) * (1 if sys.platform == "darwin" else 1024) < 1e9
 
 
 def test_measured_contraction_stands_beside_the_expected() -> None:

@@ -20,7 +20,7 @@ def _dom(page: str, actions: str, tmp_path: Path) -> str:
     path = tmp_path / "page.html"
     path.write_text(page.replace("</body>", f"<script>{actions}</script></body>"), encoding="utf-8")
     command = [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_pointing_at_a_character_marks_it_everywhere_and_says_what_is_known(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from aunet.scaling.points import Point
 from aunet.scaling.records import Record, read_records, write_record
 from aunet.scaling.study import open_study
 from aunet.scaling.sweep import Sweep, run_sweep
-from tests.runs import aunet, here, start, write_config
+from tests.runs import here, start, write_config
 from tests.scaling.made_records import config
 from tests.scaling.made_records import record as made_record
 
@@ -47,7 +47,8 @@ def command(place: Path, *more: str, ranges: tuple[str, ...] = RANGES, points: i
 
 
 def sweep(place: Path, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return aunet(*command(place, *more, **options))
+    """In this process; its runs are processes of their own, as always."""
+    return here(*command(place, *more, **options))
 
 
 def found(place: Path) -> dict[str, Record]:

@@ -39,7 +39,7 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; the exit status."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait()
 
     def errors(self) -> str:
         """What it has written to stderr."""
@@ -56,7 +56,7 @@ def serving(model: Path, *options: str, **variables: str) -> Iterator[Server]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**environment(), "OMP_NUM_THREADS": "1", **variables},
+            env={**environment(), **variables},
         )
         assert process.stdout is not None
         try:

@@ -48,7 +48,7 @@ def cluster(directory: Path) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**environment(), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "AUNET_API_KEY": "two"},
+        env={**environment(), "RAY_USAGE_STATS_ENABLED": "0", "AUNET_API_KEY": "two"},
         cwd=Path(__file__).parents[2],
     )
     assert process.stdout is not None

