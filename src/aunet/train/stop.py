@@ -1,4 +1,4 @@
-"""Signals and time that end a run after the step it is in, without torch: scripts that start runs use it too."""
+"""Signals and time that end a run after the step it is in. Needs no torch, for scripts that only start runs."""
 
 import math
 import signal
