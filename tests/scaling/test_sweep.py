@@ -22,7 +22,7 @@ from aunet.scaling.points import Point
 from aunet.scaling.records import Record, read_records, write_record
 from aunet.scaling.study import open_study
 from aunet.scaling.sweep import Sweep, run_sweep
-from tests.runs import here, start, write_config
+from tests.runs import aunet, here, start, write_config
 from tests.scaling.made_records import config
 from tests.scaling.made_records import record as made_record
 
@@ -47,7 +47,7 @@ def command(place: Path, *more: str, ranges: tuple[str, ...] = RANGES, points: i
 
 
 def sweep(place: Path, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """In this process; its runs are processes of their own, as always."""
+    """In this process; its runs are processes of their own, as always, whose words are not in `stdout`."""
     return here(*command(place, *more, **options))
 
 
@@ -101,7 +101,7 @@ def test_a_killed_worker_is_noticed_and_its_run_goes_on_from_its_checkpoint(plac
     os.killpg(worker.pid, signal.SIGKILL)
     worker.communicate()
     assert not (place / "records").exists() or not list((place / "records").iterdir())
-    rerun = sweep(place, points=2)
+    rerun = aunet(*command(place, points=2))
     assert rerun.returncode == 0, rerun.stderr
     assert sorted(found(place)) == ["tiny-000", "tiny-001"]
     assert "resuming after step" in rerun.stdout
@@ -119,7 +119,7 @@ def test_a_signal_saves_gives_the_point_back_and_the_same_command_resumes(place:
     assert worker.returncode == 143, stderr
     assert "Traceback" not in stderr
     assert trials(place) == ["FAIL", "WAITING"]
-    rerun = sweep(place, LONGER, "--remove-checkpoints", points=1)
+    rerun = aunet(*command(place, LONGER, "--remove-checkpoints", points=1))
     assert rerun.returncode == 0, rerun.stderr
     assert "resuming after step" in rerun.stdout
     assert found(place)["tiny-000"].complete
