@@ -47,7 +47,7 @@ def command(place: Path, *more: str, ranges: tuple[str, ...] = RANGES, points: i
 
 
 def sweep(place: Path, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """In this process; its runs are processes of their own, as always, whose words are not in `stdout`."""
+    """In this process; its runs are processes of their own, as always, and what they say is not in the result."""
     return here(*command(place, *more, **options))
 
 
@@ -290,7 +290,7 @@ def test_sets_have_names_of_their_own(place: Path) -> None:
 
 
 def test_a_set_that_is_not_there_is_named_before_anything_trains(place: Path) -> None:
-    result = sweep(place, "--valid", "other=absent.jsonl")
+    result = aunet(*command(place, "--valid", "other=absent.jsonl"))
     assert result.returncode == 1
     assert "absent.jsonl: no such file or directory" in result.stderr
     assert not (place / "out" / "tiny-000" / "metrics.jsonl").exists()
