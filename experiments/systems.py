@@ -155,6 +155,7 @@ LONGER = Tables(of_bytes=(2, 3, 4, 6, 8), of_units=(1, 2), of_tokens=(2, 3, 4))
 Changes = Mapping[str, Mapping[str, Any]]
 """What differs from a system, by what is added to its name."""
 UPSAMPLING: Changes = {how: {"upsampling": how} for how in ("repeat", "simple")}
+WIDE: Changes = {"wide-bytes": {"reshape": with_wide_bytes}}
 TIED: Changes = {"tied": {"reshape": with_tied_head}}
 ANYWHERE: Changes = {
     "muon": {"train": {"optimizer": "muon"}},
@@ -176,7 +177,7 @@ BYTE_STAGE: Changes = {
     "units-only": {"lookups": ("units",)},
     "up-only": {"reshape": with_layers_up},
     "down-heavy": {"reshape": with_layers_down},
-    "wide-bytes": {"reshape": with_wide_bytes},
+    **WIDE,
     "window": {"reshape": with_wide_window},
     "slow-bytes": {"train": {"stage_lr": (0.5, 1.0)}},
     "fast-bytes": {"train": {"stage_lr": (2.0, 1.0)}},
@@ -189,8 +190,9 @@ ABLATIONS: Mapping[str, Changes] = {
         **UPSAMPLING,
         **{f"deepest-{percent}": {"reshape": with_deepest(percent / 100)} for percent in DEEPEST},
         "calm": {"train": CALM},
+        **WIDE,
     },
-    "aunet-3": UPSAMPLING,
+    "aunet-3": {**UPSAMPLING, **WIDE},
     "bpe-1k": TIED,
     "bpe-4k": {**TIED, "calm": {"train": CALM}},
     "bpe-16k": TIED,

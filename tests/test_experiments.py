@@ -69,6 +69,16 @@ def test_an_ablation_changes_what_its_name_says() -> None:
     assert rows == [(ngrams, 4 * buckets) for ngrams, buckets in before]
 
 
+@pytest.mark.parametrize("compute", [3e13, 1e14])
+@pytest.mark.parametrize("name", ["aunet-2", "aunet-3"])
+def test_a_wide_byte_stage_is_paid_for_by_the_others(name: str, compute: float) -> None:
+    plain, wide = (planned(n, compute)[0] for n in (name, f"{name}-wide-bytes"))
+    dims = [stage.dim for stage in wide.model.stages]
+    assert dims[0] == dims[1] / 2 > plain.model.stages[0].dim
+    assert all(dim < stage.dim for dim, stage in zip(dims[1:], plain.model.stages[1:], strict=True))
+    assert wide.flops_per_byte == pytest.approx(plain.flops_per_byte, rel=0.1)
+
+
 @pytest.mark.parametrize("tokenizer", ["", "tokenizer.json"])
 def test_known_ngrams_take_no_more_rows(tokenizer: str) -> None:
     stages = [{"dim": 16, "layers": 1, "head_dim": 8}] * (1 if tokenizer else 2)
