@@ -6,35 +6,31 @@ To start them is what takes long in a small run, so they run several commands on
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.forks import begin
 from tests.runs import done, environment
 
 
-def together(ranks: int, *commands: Sequence[str | Path]) -> None:
-    """Run commands of `aunet` one after the other, each by all ranks; every one must work."""
+def together(ranks: int, *commands: Sequence[str | Path]) -> str:
+    """Run commands of `aunet` one after the other, each by all ranks; every one must work. What they printed."""
     pairs = [(_free_port(), list(map(str, command))) for command in commands]
-    start_together(ranks, "tests.ranks", json.dumps(pairs))
+    return start_together(ranks, "tests.ranks", json.dumps(pairs))
 
 
-def start_together(ranks: int, module: str, *arguments: str) -> None:
-    """Run a module in so many processes, in the environment that `torchrun` makes; all must work."""
+def start_together(ranks: int, module: str, *arguments: str) -> str:
+    """Run a module in so many processes, in the environment that `torchrun` makes; all must work. What they printed."""
     place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(ranks)}
+    variables = {**environment(), **place}
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**environment(), **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
+        begin(module, *arguments, env={**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(ranks)
     ]
-    outputs = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(outputs)
+    output = "\n".join("".join(process.communicate()) for process in processes)
+    assert [process.returncode for process in processes] == [0] * ranks, output
+    return output
 
 
 def _free_port() -> int:
@@ -46,4 +42,4 @@ def _free_port() -> int:
 if __name__ == "__main__":
     for port, command in json.loads(sys.argv[1]):
         os.environ["MASTER_PORT"] = str(port)  # two groups of processes do not share a store
-        done(*command)
+        print(done(*command), end="")

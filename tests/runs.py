@@ -17,6 +17,7 @@ import yaml
 
 from aunet.cli import main
 from aunet.train.metrics import read
+from tests.forks import Forked, begin
 
 WORDS = [
     "the",
@@ -76,9 +77,11 @@ def write_config(directory: Path, **train: Any) -> Path:
     return path
 
 
-def aunet(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run `python -m aunet` to its end; nothing is checked."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), **options)
+def aunet(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `aunet` in a process of its own to its end; nothing is checked. Keywords are of its environment."""
+    process = begin("aunet", *arguments, env={**environment(), **variables})
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(list(arguments), process.returncode, out, err)
 
 
 def here(*arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[str]:
@@ -112,16 +115,9 @@ def refused(*arguments: str | Path, code: int = 2, run: Callable[..., Any] = her
     return line.removeprefix("aunet: error: ")
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Start `python -m aunet` in a process group of its own, as a shell does."""
-    return subprocess.Popen(
-        command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        start_new_session=True,
-    )
+def start(*arguments: str | Path) -> Forked | subprocess.Popen[str]:
+    """Start `aunet` in a process group of its own, as a shell does."""
+    return begin("aunet", *arguments, env=environment(), start_new_session=True)
 
 
 def wait_for_step(out: Path, step: int) -> None:
@@ -136,7 +132,7 @@ def _written(path: Path) -> list[dict[str, Any]]:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """The command line."""
+    """The command line of a process that starts as a user's does."""
     return [sys.executable, "-m", "aunet", *map(str, arguments)]
 
 

@@ -12,14 +12,15 @@ from typing import IO
 import httpx
 import openai
 
-from tests.runs import command, environment
+from tests.forks import Forked, begin
+from tests.runs import environment
 
 
 @dataclass
 class Server:
     """A running `aunet serve`."""
 
-    process: subprocess.Popen[str]
+    process: Forked | subprocess.Popen[str]
     url: str
     name: str
     log: IO[str]
@@ -51,12 +52,8 @@ class Server:
 def serving(model: Path, *options: str, **variables: str) -> Iterator[Server]:
     """A server of a model directory on a free port, killed at the end if it still runs."""
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command("serve", model, "--port", "0", *options),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**environment(), **variables},
+        process = begin(
+            "aunet", "serve", model, "--port", "0", *options, env={**environment(), **variables}, stderr=log
         )
         assert process.stdout is not None
         try:

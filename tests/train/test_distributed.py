@@ -18,19 +18,10 @@ from aunet.errors import ConfigError
 from aunet.model.aunet import AUNet
 from aunet.presets import load_run
 from aunet.train.distributed import ALONE, Ranks, ask_ahead, check, find_ranks, in_order
+from tests.forks import begin
 from tests.model.packs import small_config
 from tests.ranks import start_together, together
-from tests.runs import command, environment, here, losses, metrics, start, wait_for_step, write_config
-
-
-def torchrun(ranks: int) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "aunet"]
-
-
-def run(ranks: int, *arguments: str | Path) -> None:
-    line = [*torchrun(ranks), *map(str, arguments)]
-    result = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
-    assert result.returncode == 0, result.stderr
+from tests.runs import environment, here, losses, metrics, start, wait_for_step, write_config
 
 
 def same(found: Path, expected: Path, within: float = 1e-5) -> None:
@@ -60,17 +51,13 @@ def _trained(directory: Path, steps: int) -> Path:
 @pytest.mark.parametrize(
     ("ranks", "settings"),
     [
-        (2, []),  # with torchrun and with workers of the loader
+        (2, []),  # with workers of the loader
         (4, ["data.workers=0", "train.copies=2"]),
         (3, ["data.workers=0", "train.accumulate=2"]),  # of 8 rows one rank has 2 and the others 3
     ],
 )
 def test_ranks_together_have_the_losses_of_one(single: Path, tmp_path: Path, ranks: int, settings: list[str]) -> None:
-    line = ("train", single.parent / "config.yaml", f"train.out={tmp_path / 'out'}", *settings)
-    if settings:
-        together(ranks, line)
-    else:
-        run(ranks, *line)
+    together(ranks, ("train", single.parent / "config.yaml", f"train.out={tmp_path / 'out'}", *settings))
     same(tmp_path / "out", single)
     ours, theirs = metrics(tmp_path / "out"), metrics(single)
     for key in ("bytes", "positions", "useful_flops", "contraction"):
@@ -86,8 +73,9 @@ def test_ranks_together_have_the_losses_of_one(single: Path, tmp_path: Path, ran
 def test_a_run_goes_on_with_other_numbers_of_ranks(longer: Path, tmp_path: Path) -> None:
     """2 -> 1 -> 2: torchrun is told to stop, then one process, and two end the run."""
     arguments = ("train", str(longer.parent / "config.yaml"), f"train.out={tmp_path / 'out'}")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "aunet")
     launcher = subprocess.Popen(
-        [*torchrun(2), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        [*torchrun, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
     wait_for_step(tmp_path / "out", 3)
     launcher.send_signal(signal.SIGTERM)
@@ -102,7 +90,7 @@ def test_a_run_goes_on_with_other_numbers_of_ranks(longer: Path, tmp_path: Path)
     stdout, stderr = alone.communicate()
     assert alone.returncode == 143, stderr
     assert f"resuming after step {stopped} from" in stdout
-    run(2, *arguments)
+    together(2, arguments)
     same(tmp_path / "out", longer)
 
 
@@ -116,14 +104,7 @@ def test_one_rank_that_is_told_to_stop_stops_all_of_them(single: Path, tmp_path:
     for rank in range(2):
         slurm = {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": str(rank)}
         found = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-        process = subprocess.Popen(
-            command(*arguments, "train.lr=1e-5"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**environment(), **slurm, **found},
-        )
-        processes.append(process)
+        processes.append(begin("aunet", *arguments, "train.lr=1e-5", env={**environment(), **slurm, **found}))
     wait_for_step(tmp_path / "out", 2)
     processes[1].send_signal(signal.SIGTERM)
     outputs = [process.communicate() for process in processes]

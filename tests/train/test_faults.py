@@ -12,10 +12,11 @@ import pytest
 from aunet.train.distributed import Ranks
 from aunet.train.watch import PHASES, Place, _behind
 from benchmarks.faults import kill, ranks_of
-from tests.runs import aunet, command, environment, here, losses, start, wait_for_step, write_config
+from tests.forks import Forked, begin
+from tests.runs import aunet, environment, here, losses, start, wait_for_step, write_config
 
 
-def wait_for_ranks(launcher: subprocess.Popen[str], count: int) -> dict[int, int]:
+def wait_for_ranks(launcher: Forked | subprocess.Popen[str], count: int) -> dict[int, int]:
     while len(found := ranks_of(launcher.pid)) < count:
         assert launcher.poll() is None, launcher.communicate()
         time.sleep(0.02)
@@ -67,17 +68,17 @@ def test_a_run_of_four_outlives_deaths_and_signals(tmp_path: Path) -> None:
     same(out, tmp_path / "out")
 
 
-def pair(tmp_path: Path, config: Path, *settings: str) -> list[subprocess.Popen[str]]:
+def pair(tmp_path: Path, config: Path, *settings: str) -> list[Forked | subprocess.Popen[str]]:
     """Two processes as SLURM starts them."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     return [
-        subprocess.Popen(
-            command("train", config, *settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        begin(
+            "aunet",
+            "train",
+            config,
+            *settings,
             env={
                 **environment(),
                 "SLURM_PROCID": str(rank),

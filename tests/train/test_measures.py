@@ -3,8 +3,6 @@
 import itertools
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,8 @@ from aunet.presets import load_run
 from aunet.train import measures
 from aunet.train.distributed import ALONE
 from aunet.train.measures import Interval, gradient_norms, peak_rate
-from tests.runs import done, environment, metrics, write_config
+from tests.ranks import together
+from tests.runs import done, metrics, write_config
 
 KEYS = {"interval_bytes_per_second", "bytes_per_second_by_rank", "data_wait_share", "mfu", "peak_rss"}
 CPU = torch.device("cpu")
@@ -58,9 +57,7 @@ def test_metrics_of_an_older_version_are_continued(tmp_path: Path) -> None:
 def test_ranks_are_measured_together(tmp_path: Path, copies: int) -> None:
     config = write_config(tmp_path, steps=6, log_every=3, batch_bytes=2048, checkpoint_every=50)
     done("train", config, f"train.out={tmp_path / 'one'}")
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "aunet", "train"]
-    result = subprocess.run([*run, str(config), f"train.copies={copies}"], capture_output=True, env=environment())
-    assert result.returncode == 0, result.stderr
+    together(2, ("train", config, f"train.copies={copies}"))
     for ours, alone in zip(logged(tmp_path / "out"), logged(tmp_path / "one"), strict=True):
         assert ours["stage_grad_norm"] == pytest.approx(alone["stage_grad_norm"], abs=1e-4)
         by_rank = ours["bytes_per_second_by_rank"]

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,8 @@ from aunet.model.aunet import AUNet
 from aunet.presets import load_run
 from aunet.train.distributed import ALONE
 from aunet.train.profile import ACTIVE, tracing
-from tests.runs import done, environment, losses, write_config
+from tests.ranks import together
+from tests.runs import done, losses, write_config
 
 NAMES = {"data", "embedding", "trunk", "head", "backward", "clip", "optimizer"}
 NAMES |= {f"stage 1 {name}" for name in ("contract", "pool", "upsample", "expand")}
@@ -52,10 +51,7 @@ def test_a_run_that_ends_early_leaves_what_there_is(tmp_path: Path) -> None:
 
 
 def test_every_rank_writes_its_own(tmp_path: Path) -> None:
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "aunet", "train"]
-    config = write_config(tmp_path, steps=6, batch_bytes=2048)
-    result = subprocess.run([*run, str(config), "train.profile=true"], capture_output=True, env=environment())
-    assert result.returncode == 0, result.stderr
+    together(2, ("train", write_config(tmp_path, steps=6, batch_bytes=2048), "train.profile=true"))
     for rank in range(2):
         assert set(ranges(tmp_path / "out" / "profile" / f"rank-{rank}.json.gz")) >= NAMES
 

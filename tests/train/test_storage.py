@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +17,8 @@ from aunet.errors import AUNetError, ConfigError, MissingExtra
 from aunet.train import checkpoint, storage
 from aunet.train.saving import Policy, Saver
 from aunet.train.storage import Directory, Remote, open_storage, storage_at
-from tests.runs import aunet, done, environment, here, losses, refused, write_config
+from tests.ranks import together
+from tests.runs import aunet, done, here, losses, refused, write_config
 
 
 class Server:
@@ -184,11 +184,8 @@ def test_a_run_goes_on_from_there_with_two_processes_on_an_empty_machine(server:
     assert "complete ones: 4, 8" in refused("export", "s3://bucket/run", "--step", "5", "--out", tmp_path / "x", code=1)
     before = losses(one)
     shutil.rmtree(one)
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "aunet", "train"]
-    line += [str(config), there, *constant]
-    again = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
-    assert again.returncode == 0, again.stderr
-    assert "resuming after step 8 from s3://bucket/run/step-8" in again.stdout
+    again = together(2, ("train", config, there, *constant))
+    assert again.count("resuming after step 8 from s3://bucket/run/step-8") == 1
     whole = losses(tmp_path / "whole" / "out")
     assert before == whole[:8]
     assert [step for step, _ in losses(one)] == [9, 10, 11, 12]

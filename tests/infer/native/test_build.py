@@ -8,8 +8,9 @@ import pytest
 from aunet.errors import ConfigError
 from aunet.infer.native.build import available, library, place
 from aunet.language_model import LanguageModel
+from tests.forks import begin
 from tests.model.packs import small_config, small_model
-from tests.runs import command, environment
+from tests.runs import aunet, environment
 
 compiler = pytest.mark.skipif(not available(), reason="the compiled kernels need a C++ compiler")
 
@@ -21,17 +22,15 @@ def model(tmp_path: Path) -> Path:
 
 
 def generate(model: Path, cache: Path, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    asked = command("generate", model, "--prompt", "One ", "--max-bytes", "20", *flags)
-    variables = {**environment(), "AUNET_CACHE": str(cache), **variables}
-    return subprocess.run(asked, capture_output=True, text=True, env=variables)
+    asked = ("generate", model, "--prompt", "One ", "--max-bytes", "20", *flags)
+    return aunet(*asked, AUNET_CACHE=str(cache), **variables)
 
 
 @compiler
 def test_processes_that_build_at_the_same_time(model: Path, tmp_path: Path) -> None:
-    asked = command("generate", model, "--prompt", "One ", "--max-bytes", "20", "--native")
+    asked = ("generate", model, "--prompt", "One ", "--max-bytes", "20", "--native")
     variables = {**environment(), "AUNET_CACHE": str(tmp_path / "cache")}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": variables}
-    results = [process.communicate() for process in [subprocess.Popen(asked, **pipes) for _ in range(2)]]
+    results = [process.communicate() for process in [begin("aunet", *asked, env=variables) for _ in range(2)]]
     assert len(set(results)) == 1
     assert results[0][0].startswith("One ")
     assert len(list((tmp_path / "cache").iterdir())) == 1
