@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
+# Modules are compiled when they are first used: pip would compile 28,000 of which few ever are.
+unexport PYTHONDONTWRITEBYTECODE
+USED := aunet.cli, aunet.evals.bpb, aunet.infer.engine, aunet.serve, aunet.train.run, torch._dynamo
+
 .PHONY: demo test install clean
 
 demo: install
@@ -19,8 +23,9 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "aunet needs Python 3.11 or newer; $(PYTHON) is older. Use: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --upgrade-deps $(VENV)  # an old pip takes three times as long to choose versions
 	$(VENV)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	@$(VENV)/bin/python -c 'import $(USED)'
 	@touch $(STAMP)
 
 clean:
