@@ -8,6 +8,7 @@ command itself have in other tests, and torch's look at the environment while it
 import atexit
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,7 @@ class Forked:
         self._process.start()
         os.close(out)
         os.close(err)
+        atexit.register(self.kill)  # multiprocessing waits at the end for what a failed test has left behind
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 
@@ -98,7 +100,7 @@ class Forked:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        self._process.kill()
+        self.send_signal(signal.SIGKILL)
 
 
 def _ensure_server() -> None:

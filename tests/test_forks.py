@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 from tests.forks import begin
 from tests.runs import environment
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks with safety")
 PROGRAM = """
-import json, os, sys, time
+import json, os, signal, sys
 print(json.dumps([__name__, sys.argv[1:], os.getcwd(), os.environ["COLUMNS"], "HOME" in os.environ, os.getsid(0)]))
 print("heard", file=sys.stderr)
 if sys.argv[1:] == ["wait"]:
     sys.stdout.flush()
-    time.sleep(600)
+    signal.pause()
 sys.exit(len(sys.argv) + 5)
 """
 
@@ -38,7 +40,7 @@ def test_it_has_what_it_is_given(tmp_path: Path) -> None:
     assert process.returncode == 8
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks with safety")
+@linux
 def test_it_begins_with_the_program_and_one_thread(tmp_path: Path) -> None:
     look = "import os, sys; print('aunet.train.run' in sys.modules, len(os.listdir('/proc/self/task')))"
     (tmp_path / "forked_look.py").write_text(f"{look}; import torch; print(torch.get_num_threads())")
@@ -58,3 +60,19 @@ def test_a_signal_ends_it_and_its_session(number: int, tmp_path: Path) -> None:
         process.send_signal(number)  # of which no other process hears
         process.stdout.close()
         assert (tmp_path / "log").read_text() == "heard\n"
+
+
+@linux
+def test_what_is_left_behind_ends_with_the_tests(tmp_path: Path) -> None:
+    program = """
+from tests import forks
+forks._CONTEXT.set_forkserver_preload([])
+process = forks.begin("forked_program", "wait", env={"COLUMNS": ""})
+process.stdout.readline()
+print(process.pid)
+"""
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    line, env = [sys.executable, "-c", program], {**environment(), "PYTHONPATH": paths}
+    pid = int(subprocess.run(line, env=env, capture_output=True, check=True).stdout)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
