@@ -63,7 +63,7 @@ class Forked:
     ) -> None:
         self.stdout, out = _pipe()
         self.stderr, err = _pipe() if stderr is None else (None, os.dup(stderr.fileno()))
-        told = (module, arguments, env, os.getcwd(), start_new_session)  # noqa: PTH109
+        told = (module, arguments, env, Path.cwd(), start_new_session)
         _ensure_server()
         self._process = _CONTEXT.Process(target=_run, args=(_Passed(out), _Passed(err), *told))
         self._process.start()
@@ -129,7 +129,9 @@ def _pipe() -> tuple[IO[str], int]:
     return os.fdopen(read), write
 
 
-def _run(out: int, err: int, module: str, arguments: list[str], env: dict[str, str], place: str, session: bool) -> None:
+def _run(
+    out: int, err: int, module: str, arguments: list[str], env: dict[str, str], place: Path, session: bool
+) -> None:
     """What `python -m MODULE ARGUMENTS` does, to the end of the process."""
     if session:
         os.setsid()
