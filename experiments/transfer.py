@@ -10,6 +10,7 @@ interval over documents, or over languages where a row has several, and the figu
 """
 
 import argparse
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -85,6 +86,8 @@ def main() -> None:
     named = [one.partition("=")[::2] for one in arguments.models]
     if arguments.figure and (len(named) < 2 or arguments.figure.suffix != ".svg"):
         parser.error("--figure: takes a FILE.svg, and two models or more to compare")
+    if len({name for name, _ in named}) < len(named):
+        parser.error("two models have one name; name each of them otherwise")
     found = {name: scored(name, Path(model), arguments.languages, arguments.declarations) for name, model in named}
     check_same(found)
     Console().print(table(found))
@@ -94,18 +97,30 @@ def main() -> None:
 
 def scored(name: str, model: Path, languages: list[str], declarations: str) -> list[Found]:
     """The record of a model, made if it is missing."""
-    path = RECORDS / f"{name}.json"
+    path, weights = RECORDS / f"{name}.json", _weights(model)
     if not path.exists():
         documents = list(texts(languages, declarations))
         scores = score_documents(aunet.load(model).session(), [data for _, data in documents])
         rows = [[group, round(one.bits, 3), one.bytes] for (group, _), one in zip(documents, scores, strict=True)]
         RECORDS.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"name": name, "date": date.today().isoformat(), "documents": rows})
+        write_json(path, {"name": name, "date": date.today().isoformat(), "weights": weights, "documents": rows})
     try:
         record: dict[str, Any] = json.loads(path.read_text())
-        return [Found(*row) for row in record["documents"]]
+        found = [Found(*row) for row in record["documents"]]
     except (ValueError, KeyError, TypeError):
         raise AUNetError(f"{path}: no record of this script; remove it") from None
+    if weights and weights != record.get("weights", weights):  # records made before 2026-11-28 do not say
+        raise AUNetError(f"{path}: is of another model than {model}; remove it or name the model otherwise")
+    return found
+
+
+def _weights(model: Path) -> str | None:
+    """SHA-256 of the weights of a model, which tells it from others; None if it is gone, and its record is all."""
+    path = model / "model.safetensors"
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_same(found: dict[str, list[Found]]) -> None:

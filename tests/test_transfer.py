@@ -1,6 +1,7 @@
 """Transfer: texts of two kinds are scored once, compared by group, and drawn."""
 
 import json
+import shutil
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -79,6 +80,26 @@ def test_what_cannot_be_compared_is_one_line(
     with pytest.raises(SystemExit, match="2"):
         transfer.main()
     assert "--figure: takes a FILE.svg, and two models or more to compare" in capsys.readouterr().err
+
+
+def test_a_record_of_another_model_is_not_taken_for_its_own(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs, *more = arguments
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments])
+    transfer.main()
+    shown = capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["transfer.py", ours.replace("/ours", "/theirs"), theirs, *more])
+    with pytest.raises(AUNetError, match=r"ours\.json: is of another model than .*theirs; remove it or name the model"):
+        transfer.main()
+    monkeypatch.setattr(sys, "argv", ["transfer.py", ours, ours, *more])
+    with pytest.raises(SystemExit, match="2"):
+        transfer.main()
+    assert "two models have one name; name each of them otherwise" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "ours")  # its record is what is left of it
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments])
+    transfer.main()
+    assert capsys.readouterr().out == shown
 
 
 @pytest.mark.parametrize("other", [[["kabyle", 9.0, 4]], [["coptic", 9.0, 4], ["kabyle", 9.0, 4]]])

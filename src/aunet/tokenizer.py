@@ -53,7 +53,7 @@ def train_file(
     """Train on the documents of files, globs, directories or hf: sources, and write `out`.
 
     `max_bytes`: stop when so many bytes have been read, equally from all paths. `console` shows what was skipped.
-    AUNetError for a path without a usable document, or where `out` cannot be written.
+    AUNetError for a path without a usable document, or where `out` cannot be written or is there.
     """
     if max_bytes is not None and not max_bytes > 0:
         raise ConfigError(f"--max-bytes: {max_bytes:g} is not above 0")
@@ -61,6 +61,8 @@ def train_file(
     make_directory(out.parent, "--out")
     if out.is_dir():
         raise AUNetError(f"--out: {out} is a directory; name a file, such as {out / 'tokenizer.json'}")
+    if out.exists():
+        raise AUNetError(f"--out: {out} is there, and models may be of its tokens; remove it or name another file")
     sources = [SourceConfig(path=path, text_field=text_field) for path in paths]
     most, problems = math.inf if max_bytes is None else max_bytes, Problems()
     documents = total = 0

@@ -40,7 +40,7 @@ def record(name: str = "made-000", bits: float = 2.0, **more: Any) -> Record:
         "seed": seed,
         "compute_flops": 1e13,
         "paper_flops": 9e12,
-        "planned_flops": 1.02e13,
+        "planned_flops": 1.02 * more.get("compute_flops", 1e13),
         "bits_per_byte": {"valid": bits} if complete else {},
         "documents": {"valid": scored(bits)} if complete else {},
         "parameters": 1_000_000,

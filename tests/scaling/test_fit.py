@@ -1,12 +1,15 @@
 """Laws of families from their records."""
 
+import io
+import json
 import math
 from functools import cache
 
 import pytest
+from rich.console import Console
 
 from aunet.errors import AUNetError, ConfigError
-from aunet.scaling.fit import Fit, fit_records
+from aunet.scaling.fit import Fit, fit_records, table
 from aunet.scaling.records import Record
 from tests.scaling.made_records import record
 from tests.scaling.planted import BATCH_LAW, FAMILIES, LR_LAW, SHIFT, race
@@ -44,6 +47,23 @@ def test_values_are_json_with_bounds_and_a_value_at_the_largest_budget() -> None
     law = values["families"]["aunet-2"]["loss"]
     assert law["intervals"]["b"][0] < law["b"] < law["intervals"]["b"][1]
     assert law["band_at_reference"][0] < law["at_reference"] < law["band_at_reference"][1]
+
+
+def test_a_law_that_no_float_holds_is_json_and_any_name_is_shown(recwarn: pytest.WarningsRecorder) -> None:
+    runs = [
+        record(f"r{i}{j}", 2.0 - (i + j / 100) / 10, family="a[/b]", compute_flops=1e13 * 1.3**i, lr=j / 1e3**i)
+        for i in range(3)
+        for j in (1, 2)
+    ]
+    fit = fit_records(runs)
+    (values,) = fit.to_json()["families"].values()
+    assert values["lr"]["a"] is None
+    assert values["lr"]["intervals"]["a"][1] is None
+    assert values["lr"]["at_reference"] == pytest.approx(1.4e-6, rel=0.1)
+    json.dumps(values, allow_nan=False)
+    Console(file=(shown := io.StringIO()), width=300).print(table(fit))
+    assert "a[/b]" in shown.getvalue()
+    assert not recwarn.list
 
 
 def test_laws_may_be_of_paper_flops() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from aunet.config import SourceConfig
 from aunet.scaling import provenance
-from aunet.scaling.provenance import code, epochs, hardware, text_of
+from aunet.scaling.provenance import code, epochs, hardware, hash_of, size_of
 from tests.runs import write_text
 
 
@@ -19,24 +19,23 @@ def sources(*paths: Path) -> list[SourceConfig]:
 def test_the_hash_is_of_the_contents_and_not_of_names(tmp_path: Path) -> None:
     one = write_text(tmp_path / "one.jsonl", 5)
     same, other = write_text(tmp_path / "two.jsonl", 5), write_text(tmp_path / "three.jsonl", 5, seed=1)
-    assert text_of(sources(one)) == text_of(sources(same))
-    assert text_of(sources(one)).sha256 != text_of(sources(other)).sha256
-    assert text_of(sources(one, other)).bytes == text_of(sources(one)).bytes + text_of(sources(other)).bytes
+    assert hash_of(sources(one)) == hash_of(sources(same)) != hash_of(sources(other))
+    assert size_of(sources(one, other)) == size_of(sources(one)) + size_of(sources(other))
 
 
 def test_large_texts_are_told_by_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "READ_WHOLE", 10)
     monkeypatch.setattr(provenance, "END", 20)
     path = write_text(tmp_path / "text.jsonl", 50)
-    before = text_of(sources(path))
+    before = hash_of(sources(path))
     path.write_bytes(path.read_bytes()[:-30] + b"x" * 30)
-    assert text_of(sources(path)).sha256 != before.sha256
+    assert hash_of(sources(path)) != before
 
 
 def test_epochs_are_bytes_read_over_bytes_there(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("0123456789")
-    assert epochs(25, text_of(sources(tmp_path / "a.txt"))) == 2.5
-    assert epochs(25, provenance.Text("", float("nan"))) is None
+    assert epochs(25, size_of(sources(tmp_path / "a.txt"))) == 2.5
+    assert epochs(25, float("nan")) is None
 
 
 def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def test_the_run_that_is_written_is_the_one_that_was_planned(tmp_path: Path) -> 
     trained = make_plan(run)
     assert (trained.steps, trained.batch_bytes) == (plan.steps, plan.batch)
     assert trained.lr == pytest.approx(plan.lr, rel=1e-3)
+    with pytest.raises(AUNetError, match=r"--out: .*run\.yaml is there, and may have been worked on; remove it"):
+        write_run(plan, tmp_path / "run.yaml")
     with pytest.raises(AUNetError, match=r"--out: .* cannot be written"):
         write_run(plan, tmp_path / "no" / "directory" / "run.yaml")
 

@@ -11,12 +11,12 @@ from rich.console import Console
 
 import aunet
 from aunet.config import SourceConfig
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, ConfigError
 from aunet.evals.bpb import Score
 from aunet.presets import load_run
 from aunet.scaling import run
 from aunet.scaling.records import read_record
-from aunet.scaling.run import Job, record_run
+from aunet.scaling.run import Job, existing_record, record_run, validation_sets
 from tests.runs import metrics, write_config
 
 
@@ -58,6 +58,30 @@ def test_a_record_that_is_there_is_not_repeated_and_another_run_is_refused(
     assert record_run(job(tmp_path, "train.threads=2", "train.log_every=3"), Console(quiet=True)) == 0
     with pytest.raises(AUNetError, match=r"one\.json: is the record of another run: train\.lr is 0\.01, there"):
         record_run(job(tmp_path, "train.lr=0.01"), Console(quiet=True))
+
+
+@pytest.mark.parametrize("changed", ["train", "held-out"])
+def test_a_record_of_another_text_of_the_same_name_is_of_another_run(tmp_path: Path, changed: str) -> None:
+    made = job(tmp_path)
+    assert record_run(made, Console(quiet=True)) == 0
+    with (tmp_path / {"train": "train.jsonl", "held-out": "valid.jsonl"}[changed]).open("a") as file:
+        file.write('{"text": "Other words."}\n')
+    with pytest.raises(AUNetError, match=rf"one\.json: is the record of another run: data_hash\.{changed} is "):
+        existing_record(made)
+
+
+def test_a_record_says_nothing_of_sets_on_which_it_was_not_scored(tmp_path: Path) -> None:
+    made = job(tmp_path)
+    assert record_run(made, Console(quiet=True)) == 0
+    more = made.model_copy(update={"valid": {**made.valid, "more": made.valid["held-out"]}})
+    with pytest.raises(AUNetError, match=r"data_hash\.more is .*, there it is null"):
+        existing_record(more)
+
+
+@pytest.mark.parametrize("name", ["train", "tokenizer"])
+def test_the_names_of_other_texts_are_taken(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--valid: {name} is what a record calls another text; write for instance"):
+        validation_sets([f"{name}=a.jsonl"])
 
 
 def raising(error: Exception) -> Callable[..., Any]:

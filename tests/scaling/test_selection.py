@@ -1,8 +1,11 @@
 """Which runs stand for a family."""
 
+from typing import Any
+
 import pytest
 
 from aunet.errors import AUNetError
+from aunet.scaling.records import Record
 from aunet.scaling.selection import cells, of_families, settings, valid_set, valid_sets
 from tests.scaling.made_records import record
 
@@ -49,6 +52,29 @@ def test_budgets_are_shared_by_families_and_early_ends_join_the_planned_one() ->
     assert [len(cell.unfinished) for cell in found] == [0, 0, 0, 1]
     assert found[3].best("valid") is None
     assert found[3].tuned == 1
+
+
+def test_what_ended_early_at_a_budget_that_nothing_completed_is_of_no_other() -> None:
+    early = [
+        record(f"e{i}", status="failed", reason="nan", compute_flops=1e10, planned_flops=planned, lr=0.1 * (i + 1))
+        for i, planned in enumerate((0.0, 0.95e15, 1e15, 1.2e13))
+    ]
+    found = cells([record(), *early])
+    assert [(cell.tuned, [r.name for r in cell.unfinished]) for cell in found] == [
+        (1, ["e0"]), (2, ["e3"]), (2, ["e1", "e2"]),
+    ]  # fmt: skip
+    assert [round(cell.compute / 1e13, 1) for cell in found] == [0.0, 1.0, 97.5]
+    assert [bool(cell.best("valid")) for cell in found] == [False, True, False]
+
+
+def test_an_order_of_the_text_is_a_seed_too() -> None:
+    def ordered(order: int, **more: Any) -> Record:
+        values = record(**more).config
+        return record(f"d{order}", 2.0 + order, config={**values, "data": {**values["data"], "seed": order}}, **more)
+
+    (setting,) = settings([ordered(0), ordered(1), ordered(2), ordered(2, seed=1)])
+    assert len(setting.records) == 4
+    assert setting.loss("valid") == pytest.approx(3.25)
 
 
 def test_a_setting_is_told_by_its_model_too() -> None:

@@ -19,8 +19,8 @@ from rich.console import Console
 from aunet.config import SourceConfig
 from aunet.errors import ConfigError
 from aunet.scaling.points import Point
-from aunet.scaling.records import Record, read_records, write_record
-from aunet.scaling.study import open_study
+from aunet.scaling.records import Record, portable, read_records, write_record
+from aunet.scaling.study import DATA_HASH, open_study
 from aunet.scaling.sweep import Sweep, run_sweep
 from tests.runs import aunet, here, start, write_config
 from tests.scaling.made_records import config
@@ -188,6 +188,35 @@ def test_a_record_of_another_run_is_no_result_and_no_point_is_lost(place: Path) 
     assert "tiny: 1 point complete, 0 failed" in mended.stdout
 
 
+def test_another_text_of_the_same_name_is_another_search(place: Path) -> None:
+    assert sweep(place, points=1).returncode == 0
+    with (place / "train.jsonl").open("a") as file:
+        file.write('{"text": "Other words."}\n')
+    again = sweep(place, points=1)
+    assert again.returncode == 2
+    assert again.stderr.startswith("aunet: error: --study: tiny is another search: data_hash.train is ")
+    elsewhere = sweep(place, f"train.out={place / 'other'}", points=1)
+    assert elsewhere.returncode == 1, elsewhere.stderr
+
+
+def test_a_study_of_an_earlier_version_without_hashes_goes_on(tmp_path: Path) -> None:
+    identity = {"--seed": 0, DATA_HASH: {"train": "a"}, "train": {"lr": 1.0}}
+    url = f"sqlite:///{tmp_path / 'sweep.db'}"
+    open_study(url, "old", {k: v for k, v in identity.items() if k != DATA_HASH}, 120, None)
+    open_study(url, "old", identity, 120, None)
+    with pytest.raises(ConfigError, match=r'another search: data_hash\.train is "b", there it is "a"'):
+        open_study(url, "old", {**identity, DATA_HASH: {"train": "b"}}, 120, None)
+
+
+def test_every_point_has_checkpoints_of_its_own(tmp_path: Path) -> None:
+    made = search(config=config(checkpoints="s3://bucket/run/"))
+    jobs = [made.job(i, Point(1e-3, 8192.0)) for i in range(2)]
+    assert [job.config.train.checkpoints_at for job in jobs] == ["s3://bucket/run/made-000", "s3://bucket/run/made-001"]
+    assert portable(jobs[0].config)["train"]["checkpoints"] == "made-000", "no path is published"
+    with pytest.raises(ConfigError, match="--remove-checkpoints: removes what lies in the directories of the runs"):
+        search(config=config(checkpoints="elsewhere"), remove_checkpoints=True)
+
+
 def test_a_database_that_is_lost_is_one_line_and_no_run_is(place: Path) -> None:
     process = start(*command(place, LONGER, points=1))
     until(lambda: metrics_lines(place, "tiny-000") >= 1)
@@ -255,6 +284,7 @@ def test_what_cannot_be_searched_is_one_line(more: dict[str, Any], line: str) ->
 def test_where_no_point_could_be_taken_none_is_put_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complete: int
 ) -> None:
+    monkeypatch.setattr("aunet.scaling.sweep.hashes", lambda *_: {})  # there are no files
     made = search(config=config(out=str(tmp_path)), storage=f"sqlite:///{tmp_path / 'sweep.db'}")
     study = open_study(made.storage, made.study, made.identity(), made.stale_after, None)
     for _ in range(complete):

@@ -180,8 +180,11 @@ def test_muon_and_bf16_follow_one_process(single: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not any(shutil.which(name) for name in CPP_COMPILERS), reason="torch.compile needs a C++ compiler")
-def test_compiled_blocks_of_ranks_train_alike(single: Path, tmp_path: Path) -> None:
-    line = ("train", single.parent / "config.yaml", "train.steps=3", "data.workers=0", "train.recompute=[true, false]")
+def test_compiled_blocks_of_ranks_train_alike(tmp_path: Path) -> None:
+    """Blocks of one shape at both stages, which are compiled once: that takes half a minute and more."""
+    stage = "{dim: 16, layers: 1, head_dim: 8, window: 32}"
+    config = write_config(tmp_path, steps=3, batch_bytes=2048, recompute=[True, False])
+    line = ("train", config, f"model.stages=[{stage}, {stage}]", "data.workers=0")
     assert here(*line, f"train.out={tmp_path / 'plain'}").returncode == 0
     together(2, (*line, f"train.out={tmp_path / 'compiled'}", "train.compile=true"))
     same(tmp_path / "compiled", tmp_path / "plain", within=1e-4)

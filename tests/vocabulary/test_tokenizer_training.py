@@ -41,6 +41,7 @@ def test_where_it_cannot_be_written_no_text_is_read(tmp_path: Path) -> None:
     for out, line in (
         (tmp_path, "is a directory; name a file"),
         (tmp_path / "file" / "t.json", "cannot be written to"),
+        (tmp_path / "file", "is there, and models may be of its tokens; remove it"),
     ):
         with pytest.raises(AUNetError, match=f"--out: .* {line}"):
             train_file([str(tmp_path / "absent.txt")], 300, out, "text", None, Console())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from aunet.errors import AUNetError, ConfigError
@@ -132,11 +133,16 @@ def _law_json(law: FittedPowerLaw | LossLaw | None, reference: float) -> dict[st
     if law is None:
         return None
     values: dict[str, Any] = {"kind": law.kind if isinstance(law, LossLaw) else "a C^b"}
-    values |= {name: getattr(law, name) for name in law.parameters}
+    values |= {name: _number(getattr(law, name)) for name in law.parameters}
     intervals = law.intervals
-    values["intervals"] = intervals and {name: list(bounds) for name, bounds in intervals.items()}
+    values["intervals"] = intervals and {name: list(map(_number, bounds)) for name, bounds in intervals.items()}
     band = law.band(reference)
     return {**values, "at_reference": law.at(reference), "band_at_reference": band and list(band), "points": law.points}
+
+
+def _number(value: float) -> float | None:
+    """As JSON has it: an `a` that no float holds is null."""
+    return value if math.isfinite(value) else None
 
 
 def table(fit: Fit) -> Table:
@@ -146,7 +152,7 @@ def table(fit: Fit) -> Table:
     for i, column in enumerate(header):
         view.add_column(column, justify="right" if i > 1 else "left", overflow="fold")
     for row in rows:
-        view.add_row(*row)
+        view.add_row(*map(escape, row))  # a family may have any name
     return view
 
 

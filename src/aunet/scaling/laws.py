@@ -65,7 +65,8 @@ class FittedPowerLaw:
     @property
     def a(self) -> float:
         """The law at C = 1."""
-        return float(np.exp(self.log_a))
+        with np.errstate(over="ignore"):
+            return float(np.exp(self.log_a))
 
     def at(self, compute: float) -> float:
         """The law at a compute."""
@@ -75,14 +76,14 @@ class FittedPowerLaw:
         """Bounds of the law at a compute."""
         if self.samples is None:
             return None
-        return _bounds(np.exp(self.samples[:, 0] + self.samples[:, 1] * np.log(compute)))
+        return _exp_bounds(self.samples[:, 0] + self.samples[:, 1] * np.log(compute))
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]] | None:
         """Bounds of each parameter."""
         if self.samples is None:
             return None
-        return {"a": _bounds(np.exp(self.samples[:, 0])), "b": _bounds(self.samples[:, 1])}
+        return {"a": _exp_bounds(self.samples[:, 0]), "b": _bounds(self.samples[:, 1])}
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class LossLaw:
         if self.samples is None:
             return None
         E, log_a, b = self.samples.T
-        return {"E": _bounds(E), "a": _bounds(np.exp(log_a)), "b": _bounds(b)}
+        return {"E": _bounds(E), "a": _exp_bounds(log_a), "b": _bounds(b)}
 
 
 def fit_power(
@@ -241,6 +242,13 @@ def _noise(residuals_n: Vector, parameters: int, seed: int, samples: int) -> Vec
 
 def _bounds(samples_S: Vector) -> tuple[float, float]:
     low, high = np.quantile(samples_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _exp_bounds(logs_S: Vector) -> tuple[float, float]:
+    """Bounds of what is given by its logarithm; one that no float holds is infinite."""
+    with np.errstate(over="ignore"):
+        low, high = np.exp(_bounds(logs_S))
     return float(low), float(high)
 
 

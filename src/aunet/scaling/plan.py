@@ -150,7 +150,9 @@ def fitted_laws(records: Sequence[Record], name: str) -> Mapping[str, Law]:
 
 
 def write_run(plan: ScalePlan, path: Path) -> None:
-    """Write what `aunet train` needs but for the data, as YAML; AUNetError if it cannot be written."""
+    """Write what `aunet train` needs but for the data, as YAML; AUNetError if it cannot be written or is there."""
+    if path.exists():
+        raise AUNetError(f"--out: {path} is there, and may have been worked on; remove it or name another file")
     header = f"# {plan.family} of {plan.compute:.3g} FLOPs, planned by aunet scale plan; add data.sources\n"
     try:
         with replacing(path) as partial:

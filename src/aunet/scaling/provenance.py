@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -24,36 +23,43 @@ END = 1 << 20
 """Bytes of the beginning and of the end of a file that are hashed where there is more."""
 
 
-@dataclass(frozen=True)
-class Text:
-    """What was read."""
-
-    sha256: str
-    """Over the contents of the files in order; over sizes, beginnings and ends if they are larger than READ_WHOLE;
-    over the name of a dataset of the hub."""
-    bytes: float
-    """Of text, each document once; estimated if the files are larger than READ_WHOLE, NaN if nobody knows."""
+def size_of(sources: Sequence[SourceConfig]) -> float:
+    """Bytes of text, each document once; estimated if the files are larger than READ_WHOLE, NaN if nobody knows."""
+    size = 0.0
+    for source in sources:
+        whole = not source.path.startswith(HUB) and _is_read_whole(_files(source))
+        size += sum(map(len, documents(source))) if whole else plan_source(source, 1, Problems()).size
+    return size
 
 
-def text_of(sources: Sequence[SourceConfig]) -> Text:
-    """Hash and size of the documents of some sources."""
-    digest, size = hashlib.sha256(), 0.0
+def hash_of(sources: Sequence[SourceConfig]) -> str:
+    """SHA-256 over the contents of the files in order.
+
+    Over sizes, beginnings and ends if they are larger than READ_WHOLE; over the name of a dataset of the hub.
+    """
+    digest = hashlib.sha256()
     for source in sources:
         if source.path.startswith(HUB):
             digest.update(source.path.encode())
-            size += plan_source(source, 1, Problems()).size
             continue
-        files = [Path(name) for name in find_files(source.path, Problems())]
-        whole = sum(path.stat().st_size for path in files) <= READ_WHOLE
+        files = _files(source)
+        whole = _is_read_whole(files)
         for path in files:
             _hash_file(digest, path, whole)
-        size += sum(map(len, documents(source))) if whole else plan_source(source, 1, Problems()).size
-    return Text(digest.hexdigest(), size)
+    return digest.hexdigest()
 
 
-def epochs(bytes_read: int, text: Text) -> float | None:
-    """How often the text was read; None if its size is not known."""
-    return bytes_read / text.bytes if math.isfinite(text.bytes) and text.bytes else None
+def _files(source: SourceConfig) -> list[Path]:
+    return [Path(name) for name in find_files(source.path, Problems())]
+
+
+def _is_read_whole(files: Sequence[Path]) -> bool:
+    return sum(path.stat().st_size for path in files) <= READ_WHOLE
+
+
+def epochs(bytes_read: int, size: float) -> float | None:
+    """How often a text of so many bytes was read; None if its size is not known."""
+    return bytes_read / size if math.isfinite(size) and size else None
 
 
 def _hash_file(digest: "hashlib._Hash", path: Path, whole: bool) -> None:

@@ -112,7 +112,7 @@ def portable(config: RunConfig) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(config.model_dump_json())
     for source in (*values["data"]["sources"], *values["data"]["valid"]):
         source["path"] = name_of(source["path"])
-    for section, key in (("model", "tokenizer"), ("train", "out"), ("train", "init_from")):
+    for section, key in (("model", "tokenizer"), ("train", "out"), ("train", "init_from"), ("train", "checkpoints")):
         values[section][key] = values[section][key] and name_of(values[section][key])
     return values
 

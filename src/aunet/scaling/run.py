@@ -22,7 +22,7 @@ from aunet.errors import AUNetError, ConfigError, RunFailed
 from aunet.evals.bpb import make_validate, score_documents
 from aunet.model.aunet import AUNet
 from aunet.model.flops import useful_flops_per_byte
-from aunet.scaling.provenance import code, epochs, hardware, text_of
+from aunet.scaling.provenance import code, epochs, hardware, hash_of, size_of
 from aunet.scaling.records import (
     DocumentScore,
     Record,
@@ -40,6 +40,8 @@ from aunet.train.runtime import prepare_device
 from aunet.vocabulary import vocabulary
 
 CURVE_POINTS = 200
+TRAIN, TOKENIZER = "train", "tokenizer"
+"""What a record calls the text that was read and the tokenizer, beside the names of validation sets."""
 OUT_OF_MEMORY = ("allocate memory", "out of memory")
 
 
@@ -50,6 +52,8 @@ def validation_sets(given: Sequence[str], text_field: str = "text") -> dict[str,
         name, equals, path = text.partition("=")
         if not (name and equals and path):
             raise ConfigError(f"--valid: {text!r} is not NAME=PATH; write for instance valid=texts/valid.jsonl")
+        if name in (TRAIN, TOKENIZER):
+            raise ConfigError(f"--valid: {name} is what a record calls another text; write for instance {name}2={path}")
         if name in found:
             raise ConfigError(f"--valid: two sets have the name {name}; name each of them otherwise")
         found[name] = SourceConfig(path=path, text_field=text_field)
@@ -109,9 +113,19 @@ def existing_record(job: Job) -> Record | None:
     found = read_record(job.record)
     there = {"family": found.family, **setting(found.config)}
     here = {"family": job.family, **setting(portable(job.config))}
-    if change := difference(there, here):
+    # A configuration has the names of files alone; what stands in them is told by their hashes.
+    if change := difference(there, here) or difference(found.data_hash, hashes(job.config, job.valid), "data_hash"):
         raise AUNetError(f"{job.record}: is the record of another run: {change}; remove it or name another")
     return found
+
+
+def hashes(config: RunConfig, valid: Mapping[str, SourceConfig]) -> dict[str, str]:
+    """What a run reads, by its content: the training text, the tokenizer if there is one, every validation set."""
+    return {
+        TRAIN: hash_of(config.data.sources),
+        **({TOKENIZER: vocabulary(config.model).digest} if config.model.tokenizer else {}),
+        **{name: hash_of([source]) for name, source in valid.items()},
+    }
 
 
 def write_unfinished(job: Job, status: str, reason: str) -> None:
@@ -141,7 +155,6 @@ def _record(job: Job, status: str, reason: str, documents: Mapping[str, Sequence
     path = job.out / metrics.FILE
     lines = [line for line in metrics.read(path) if "loss" in line] if path.exists() else []
     last = lines[-1] if lines else {}
-    text = text_of(config.data.sources)
     steps, read = last.get("step", 0), last.get("bytes", 0)
     values: dict[str, Any] = {
         "version": 1,
@@ -157,7 +170,7 @@ def _record(job: Job, status: str, reason: str, documents: Mapping[str, Sequence
         "documents": documents,
         "parameters": sum(p.numel() for p in AUNet.on_meta(config.model).parameters()),
         "bytes_read": read,
-        "epochs": epochs(read, text),
+        "epochs": epochs(read, size_of(config.data.sources)),
         "bytes_per_second": last.get("bytes_per_second", 0.0),
         "seconds": last.get("seconds", 0.0),
         "steps": steps,
@@ -166,11 +179,7 @@ def _record(job: Job, status: str, reason: str, documents: Mapping[str, Sequence
         "batch_bytes": read / steps if steps else 0.0,
         "gamma": plan.gamma,
         "config": portable(config),
-        "data_hash": {
-            "train": text.sha256,
-            **({"tokenizer": vocabulary(config.model).digest} if config.model.tokenizer else {}),
-            **{name: text_of([source]).sha256 for name, source in job.valid.items()},
-        },
+        "data_hash": hashes(config, job.valid),
         "code": code(),
         "hardware": hardware(prepare_device(config.train)),
         "date": date.today().isoformat(),

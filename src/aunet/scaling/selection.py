@@ -86,37 +86,55 @@ class Cell:
 
 
 def cells(records: Sequence[Record]) -> list[Cell]:
-    """Every family at every budget, by budget and family. Runs that ended early join the budget that was planned."""
+    """Every family at every budget, by budget and family.
+
+    Runs that ended early join the budget for which they were planned, which may be one of their own.
+    """
     complete = [record for record in records if record.complete]
     if not complete:
         raise AUNetError("no record is of a complete run, so there is nothing to compare")
-    numbers = laws.budgets([record.compute_flops for record in complete])
-    members: dict[int, list[Record]] = {}
-    for number, record in zip(numbers, complete, strict=True):
-        members.setdefault(number, []).append(record)
-    centres = {number: _middle(record.compute_flops for record in of) for number, of in members.items()}
-    early: dict[int, list[Record]] = {}
+    members = _grouped(complete, [record.compute_flops for record in complete])
+    planned = [_middle(record.planned_flops for record in of) for of in members]
+    early: list[list[Record]] = [[] for _ in members]
+    alone: list[Record] = []
     for record in records:
         if not record.complete:
-            early.setdefault(_nearest(centres, record.planned_flops), []).append(record)
+            number = min(range(len(planned)), key=lambda n: _factor(planned[n], record.planned_flops))
+            near = _factor(planned[number], record.planned_flops) <= laws.SAME_BUDGET
+            (early[number] if near else alone).append(record)
     found = []
-    for number, centre in sorted(centres.items()):
-        here = members[number]
-        ended = early.get(number, [])
-        for family in sorted({record.family for record in (*here, *ended)}):
-            own = [record for record in here if record.family == family]
-            left = tuple(record for record in ended if record.family == family)
-            found.append(Cell(family, centre, settings(own), left))
+    for of, ended in zip(members, early, strict=True):
+        found += _of_families(_middle(record.compute_flops for record in of), of, ended)
+    for ended in _grouped(alone, [record.planned_flops for record in alone]):
+        found += _of_families(_middle(record.planned_flops for record in ended), [], ended)
+    return sorted(found, key=lambda cell: (cell.compute, cell.family))
+
+
+def _grouped(records: Sequence[Record], compute: Sequence[float]) -> list[list[Record]]:
+    """Records by budget."""
+    found: dict[int, list[Record]] = {}
+    for number, record in zip(laws.budgets(compute), records, strict=True):
+        found.setdefault(number, []).append(record)
+    return list(found.values())
+
+
+def _of_families(compute: float, complete: Sequence[Record], ended: Sequence[Record]) -> list[Cell]:
+    """The cells of a budget."""
+    found = []
+    for family in sorted({record.family for record in (*complete, *ended)}):
+        own = settings(record for record in complete if record.family == family)
+        found.append(Cell(family, compute, own, tuple(record for record in ended if record.family == family)))
     return found
 
 
 def settings(records: Iterable[Record]) -> tuple[Setting, ...]:
     """Complete runs, repetitions together."""
-    found: dict[str, dict[int, Record]] = {}
+    found: dict[str, dict[tuple[int, int], Record]] = {}
     for record in sorted(records, key=lambda record: (record.seed, record.name)):
         read = [record.data_hash.get(name) for name in ("train", "tokenizer")]
         key = json.dumps([setting(record.config, seeds=False), read], sort_keys=True)
-        found.setdefault(key, {}).setdefault(record.seed, record)
+        seeds = (record.seed, record.config["data"].get("seed", 0))
+        found.setdefault(key, {}).setdefault(seeds, record)
     return tuple(Setting(tuple(of_seeds.values())) for of_seeds in found.values())
 
 
@@ -155,9 +173,11 @@ def valid_set(records: Sequence[Record], name: str | None) -> str:
 
 
 def _middle(values: Iterable[float]) -> float:
-    logs = [math.log(value) for value in values]
+    """Geometric mean; of FLOPs, so that 1 is as good as none."""
+    logs = [math.log(max(value, 1.0)) for value in values]
     return math.exp(sum(logs) / len(logs))
 
 
-def _nearest(centres: dict[int, float], compute: float) -> int:
-    return min(centres, key=lambda number: abs(math.log(centres[number] / max(compute, 1.0))))
+def _factor(a: float, b: float) -> float:
+    """Between two FLOPs, at least 1."""
+    return math.exp(abs(math.log(max(a, 1.0) / max(b, 1.0))))

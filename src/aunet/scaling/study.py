@@ -14,6 +14,8 @@ from aunet.scaling.records import difference, filled
 SQLITE = "sqlite:///"
 POSTGRES = "postgresql://"
 ATTEMPTS = 5
+DATA_HASH = "data_hash"
+"""Of an identity: what stands in the files, by their names in a record. An earlier version left it out."""
 
 
 def open_study(url: str, name: str, identity: Mapping[str, Any], stale_after: int, on_stale: Any) -> Any:
@@ -42,7 +44,8 @@ def _of_today(there: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str
         name: {key: value for key, value in values.items() if key in identity.get(name, {})}
         for name, values in sections.items()
     }
-    return {**there, **{name: {**there[name], **values} for name, values in known.items()}}
+    sections = {name: {**there[name], **values} for name, values in known.items()}
+    return {DATA_HASH: identity.get(DATA_HASH), **there, **sections}
 
 
 def _refuse_memory(url: str) -> None:

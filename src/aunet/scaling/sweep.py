@@ -25,8 +25,8 @@ from aunet.scaling.child import run_in_child
 from aunet.scaling.points import Point, Range, optuna, sobol_point
 from aunet.scaling.records import Record, portable, read_record, setting
 from aunet.scaling.rules import HalfwayRule
-from aunet.scaling.run import Job
-from aunet.scaling.study import SQLITE, open_study, storage_lost
+from aunet.scaling.run import Job, hashes
+from aunet.scaling.study import DATA_HASH, SQLITE, open_study, storage_lost
 from aunet.train.plan import make_plan
 from aunet.train.stop import Stop, stop_on_signals
 
@@ -76,6 +76,11 @@ class Sweep:
             raise ConfigError(f"--stale-after: {self.stale_after} seconds are too few; give 4 or more")
         if self.prune_above is not None and not self.prune_above >= 0:
             raise ConfigError(f"--prune-above: {self.prune_above:g} would end the best run too; give 0 or more")
+        if self.remove_checkpoints and self.config.train.checkpoints:
+            raise ConfigError(
+                "--remove-checkpoints: removes what lies in the directories of the runs, and train.checkpoints is "
+                "elsewhere; leave out one of the two"
+            )
         if self.config.train.steps is not None:
             raise ConfigError(
                 "train.steps: with a number of steps, larger batches would read more; set train.bytes, train.compute "
@@ -92,6 +97,8 @@ class Sweep:
         values["train"].update(
             lr=point.lr, batch_bytes=rows * self.config.data.seq_len, out=str(Path(self.config.train.out) / name)
         )
+        if self.config.train.checkpoints:
+            values["train"]["checkpoints"] = f"{self.config.train.checkpoints.rstrip('/')}/{name}"
         config = validate(RunConfig, values, "sweep")
         make_plan(config)
         return Job(
@@ -108,7 +115,8 @@ class Sweep:
         for key in ("lr", "batch_bytes"):
             del found["train"][key]
         own = {"--lr": self.lr, "--batch": self.batch, "--seed": self.seed, "--family": self.family}
-        same: dict[str, Any] = json.loads(json.dumps({**own, "--valid": list(self.valid), **found}))
+        read = {DATA_HASH: hashes(self.config, self.valid)}
+        same: dict[str, Any] = json.loads(json.dumps({**own, "--valid": list(self.valid), **found, **read}))
         return same
 
 
