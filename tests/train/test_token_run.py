@@ -136,8 +136,9 @@ def test_a_new_run_starts_from_its_weights(work: Path, tmp_path: Path) -> None:
         (["train", "CONFIG", "model.splitter=word1"], 2, "a model over tokens has one stage and no splitter"),
         (["train", "CONFIG", "model.tokenizer=none.json"], 2, "none.json: cannot be read (No such file or directory)"),
         (["train", "CONFIG", "model.tokenizer=''", "model.vocab_size=302"], 2, "model.tokenizer: bytes have 258 ids"),
-        (["tokenizer", "train", "CONFIG", "--vocab-size", "300"], 1, "unknown kind of file"),
-        (["tokenizer", "train", "TEXT", "--vocab-size", "99"], 2, "--vocab-size: 99 is below 256"),
+        (["tokenizer", "train", "CONFIG", "--vocab-size", "300", "--out", "t.json"], 1, "unknown kind of file"),
+        (["tokenizer", "train", "TEXT", "--vocab-size", "99", "--out", "t.json"], 2, "--vocab-size: 99 is below 256"),
+        (["tokenizer", "train", "TEXT", "--vocab-size", "300"], 1, "--out: tokenizer.json is there, and models may be"),
         (["tokenizer", "train", "TEXT", "--vocab-size", "300", "--out", "train.jsonl/t.json"], 1, "--out: train.jsonl"),
     ],
 )
