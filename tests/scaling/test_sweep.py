@@ -196,7 +196,8 @@ def test_another_text_of_the_same_name_is_another_search(place: Path) -> None:
     assert again.returncode == 2
     assert again.stderr.startswith("aunet: error: --study: tiny is another search: data_hash.train is ")
     elsewhere = sweep(place, f"train.out={place / 'other'}", points=1)
-    assert elsewhere.returncode == 1, elsewhere.stderr
+    assert elsewhere.returncode == 1
+    assert "tiny-000.json: is the record of another run: data_hash.train is " in elsewhere.stderr
 
 
 def test_a_study_of_an_earlier_version_without_hashes_goes_on(tmp_path: Path) -> None:
