@@ -17,7 +17,7 @@ test: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest --numprocesses auto --dist loadfile
+	$(VENV)/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 install: $(STAMP)
 

@@ -10,8 +10,25 @@ from hypothesis import settings
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 """They have no doctests, and several modules of one name cannot be collected together."""
 
+LONGEST = (
+    "train/test_distributed.py",
+    "scaling/test_sweep.py",
+    "train/test_faults.py",
+    "test_distributed_docs.py",
+    "train/test_run.py",
+    "serve/test_replicas.py",
+    "test_several.py",
+)
+"""Modules that take a minute and more, the longest first."""
+
 settings.register_profile("no time limits", deadline=None)
 settings.load_profile("no time limits")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long goes first, so that no worker is left alone with it at the end."""
+    rank = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Several runs from a list: real processes, most of a script that stands in for the race, which takes minutes."""
 
+import functools
 import shutil
 import signal
 import subprocess
@@ -168,7 +169,8 @@ def test_runs_wait_for_the_search_of_their_settings() -> None:
     assert _next([Line.of("run 1e14 aunet-2-hash")], [larger]) is None
 
 
-def test_the_lists_name_runs_that_can_be_made() -> None:
+def test_the_lists_name_runs_that_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "make_scale_plan", functools.cache(race.make_scale_plan))  # many change one plan
     lines = listed("cpu") + listed("gpu")
     assert all(word.isdecimal() for line in lines for word in line.more)
     for name, compute in sorted({(line.system, line.compute) for line in lines}):  # a search and a run plan the same
