@@ -20,7 +20,7 @@ from aunet.train.runtime import keep_freed_memory
 CASES = {
     "bytes at 1e13 FLOPs": (7168, 24, 258),
     "1 024 tokens at 3e13": (3000, 80, 1026),
-    "4 096 tokens at 3e13": (4300, 56, 4098),
+    "4 096 tokens, narrower than at 3e13": (4300, 56, 4098),
     "16 384 tokens at 3e13": (4300, 24, 16386),
 }
 """Positions of a step, width, ids."""

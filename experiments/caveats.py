@@ -2,7 +2,7 @@
 
     python experiments/caveats.py RECORD... --novels 5 56 73 23 32
 
-The chapters of one novel are hard or easy together. So for each record against the last one: the ratio of bits with
+The documents of one novel are hard or easy together. So for each record against the last one: the ratio of bits with
 its paired 95% interval over documents, the same over novels, which is what drawing other novels would change, and the
 ratio on each novel. `--novels` gives their documents, in the order of the validation text. And for each record what its
 optimizer's matrix products are of the FLOPs that count, which leave them out: Muon's, for AdamW has none. They are

@@ -1,10 +1,11 @@
 """Transfer: bits per byte of trained models on languages that they have not read, by language, family and script.
 
     python experiments/transfer.py NAME=MODEL... --languages scripture/*.valid.jsonl.zst --declarations udhr.jsonl.zst
-        [--figure FILE.svg]
+        [--read LANGUAGE...] [--figure FILE.svg]
 
 A file of `--languages` is one language, named by what stands before the first dot. The documents of `--declarations`
-carry `name` and `script`. Each model leaves one record, `experiments/records/transfer/NAME.json`, with the bits and the
+carry `name` and `script`; those in a language that `--read` names were read in training and count with no others. Each
+model leaves one record, `experiments/records/transfer/NAME.json`, with the bits and the
 bytes of every document; the table compares each model with the last one, by the ratio of sums and its paired bootstrap
 interval over documents, or over languages where a row has several, and the figure the first with the last.
 """
@@ -12,8 +13,9 @@ interval over documents, or over languages where a row has several, and the figu
 import argparse
 import hashlib
 import json
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +66,7 @@ SCRIPTS = {
 }
 """Of languages that are not written in Latin letters."""
 UDHR = "udhr, "
+READ = f"{UDHR}read in training"
 
 
 class Found(NamedTuple):
@@ -81,6 +84,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
     parser.add_argument("--languages", nargs="+", required=True)
     parser.add_argument("--declarations", required=True)
+    parser.add_argument("--read", nargs="+", default=[], help="languages of declarations that were read in training")
     parser.add_argument("--figure", type=Path, help="where to draw the first model over the last, by language")
     arguments = parser.parse_args()
     named = [one.partition("=")[::2] for one in arguments.models]
@@ -88,18 +92,17 @@ def main() -> None:
         parser.error("--figure: takes a FILE.svg, and two models or more to compare")
     if len({name for name, _ in named}) < len(named):
         parser.error("two models have one name; name each of them otherwise")
-    found = {name: scored(name, Path(model), arguments.languages, arguments.declarations) for name, model in named}
-    check_same(found)
+    documents = list(texts(arguments.languages, arguments.declarations, arguments.read))
+    found = {name: scored(name, Path(model), documents) for name, model in named}
     Console().print(table(found))
     if arguments.figure:
         write({arguments.figure.stem: figure(found)}, arguments.figure.parent)
 
 
-def scored(name: str, model: Path, languages: list[str], declarations: str) -> list[Found]:
-    """The record of a model, made if it is missing."""
+def scored(name: str, model: Path, documents: list[tuple[str, bytes]]) -> list[Found]:
+    """The record of a model, made if it is missing; AUNetError where it is of another model or of other documents."""
     path, weights = RECORDS / f"{name}.json", _weights(model)
     if not path.exists():
-        documents = list(texts(languages, declarations))
         scores = score_documents(aunet.load(model).session(), [data for _, data in documents])
         rows = [[group, round(one.bits, 3), one.bytes] for (group, _), one in zip(documents, scores, strict=True)]
         RECORDS.mkdir(parents=True, exist_ok=True)
@@ -111,6 +114,8 @@ def scored(name: str, model: Path, languages: list[str], declarations: str) -> l
         raise AUNetError(f"{path}: no record of this script; remove it") from None
     if weights and weights != record.get("weights", weights):  # records made before 2026-11-28 do not say
         raise AUNetError(f"{path}: is of another model than {model}; remove it or name the model otherwise")
+    if [(one.group, one.bytes) for one in found] != [(group, len(data)) for group, data in documents]:
+        raise AUNetError(f"{path}: is of other documents, or of another --read; remove it or name the model otherwise")
     return found
 
 
@@ -123,16 +128,9 @@ def _weights(model: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_same(found: dict[str, list[Found]]) -> None:
-    """AUNetError where records are of other documents, told by their groups and sizes, as of an earlier call."""
-    *others, base = found
-    for name in others:
-        if [(one.group, one.bytes) for one in found[name]] != [(one.group, one.bytes) for one in found[base]]:
-            raise AUNetError(f"{name} and {base} were scored on other documents; remove the older record in {RECORDS}")
-
-
-def texts(languages: Iterable[str], declarations: str) -> Iterator[tuple[str, bytes]]:
+def texts(languages: Iterable[str], declarations: str, read: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Groups and documents."""
+    met = set()
     for file in sorted(languages):
         for _, data in files_documents([file], "text"):
             yield Path(file).name.partition(".")[0], data
@@ -140,15 +138,23 @@ def texts(languages: Iterable[str], declarations: str) -> Iterator[tuple[str, by
         with zstandard.open(declarations, "rt", encoding="utf-8") as lines:
             for line in lines:
                 declaration = json.loads(line)
-                yield f"{UDHR}{declaration['script'] or 'script not named'}", declaration["text"].encode()
+                # The languages of several translations: "German, Standard (1901)", "Portuguese (Brazil)".
+                language = re.split(r", | \(", declaration["name"])[0]
+                met.add(language)
+                script = f"{UDHR}{declaration['script'] or 'script not named'}"
+                yield READ if language in read else script, declaration["text"].encode()
     except OSError as error:
         raise AUNetError(f"--declarations: {declarations}: {error.strerror}") from None
     except (zstandard.ZstdError, ValueError, KeyError, TypeError):
-        raise AUNetError(f"--declarations: {declarations}: not JSON lines of script and text under zstd") from None
+        raise AUNetError(f"--declarations: {declarations}: not JSON lines of name, script, text under zstd") from None
+    if unknown := set(read) - met:
+        raise AUNetError(f"--read: {declarations} has no declaration in {', '.join(sorted(unknown))}")
 
 
 def groups_of(name: str) -> tuple[str, ...]:
     """Where a document of a language, or of a script of the declarations, is counted; the order of the table's rows."""
+    if name == READ:
+        return (name,)
     if name.startswith(UDHR):
         return (name, f"{UDHR}all")
     families = (family for family, languages in FAMILIES.items() if name in languages)
@@ -212,7 +218,7 @@ def figure(found: dict[str, list[Found]]) -> str:
     ratios = {
         group: ratio(chosen_of(rows, chosen), chosen_of(base_rows, chosen))
         for group, chosen in grouped(base_rows).items()
-        if group == base_rows[chosen[0]].group
+        if group == base_rows[chosen[0]].group and group != READ
     }
     languages = {group: one for group, one in ratios.items() if not group.startswith(UDHR)}
     scripts = {group.removeprefix(UDHR): one for group, one in ratios.items() if group.startswith(UDHR)}

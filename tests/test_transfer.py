@@ -17,7 +17,13 @@ from aunet.model.directory import save_model
 from tests.model.packs import small_config, small_model
 
 TEXTS = {"kabyle": ["Azul fell-ak.", "Tanemmirt!"], "coptic": ["ⲁⲛⲟⲕ ⲡⲉ"]}
-DECLARATIONS = [("Latn", "All human beings"), ("Latn", "Todos los seres"), ("Grek", "Όλοι οι άνθρωποι"), (None, "...")]
+DECLARATIONS = [
+    ("English", "Latn", "All human beings"),
+    ("Portuguese (Brazil)", "Latn", "Todos os seres"),
+    ("Greek (polytonic)", "Grek", "Όλοι οι άνθρωποι"),
+    ("German, Standard (1901)", "Latn", "Alle Menschen"),
+    ("Englisch", None, "..."),
+]
 
 
 def compressed(path: Path, rows: list[dict[str, str | None]]) -> Path:
@@ -36,7 +42,9 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         compressed(tmp_path / f"{name}.valid.jsonl.zst", [{"text": text} for text in texts])
         for name, texts in TEXTS.items()
     ]
-    rows: list[dict[str, str | None]] = [{"name": "a", "script": script, "text": text} for script, text in DECLARATIONS]
+    rows: list[dict[str, str | None]] = [
+        {"name": name, "script": script, "text": text} for name, script, text in DECLARATIONS
+    ]
     declarations = compressed(tmp_path / "all.jsonl.zst", rows)
     models = [f"{name}={tmp_path / name}" for name in ("ours", "theirs")]
     options = ["--languages", *languages, "--declarations", declarations, "--figure", tmp_path / "figure.svg"]
@@ -52,9 +60,10 @@ def test_documents_are_scored_compared_and_drawn(
     shown = capsys.readouterr().out
     record = json.loads((tmp_path / "records" / "ours.json").read_text())
     documents = [text.encode() for _, texts in sorted(TEXTS.items()) for text in texts]
-    documents += [text.encode() for _, text in DECLARATIONS]
+    documents += [text.encode() for *_, text in DECLARATIONS]
     scores = score_documents(LanguageModel(small_model(small_config(2), seed=0)).session(), documents)
-    groups = ["coptic", "kabyle", "kabyle", "udhr, Latn", "udhr, Latn", "udhr, Grek", "udhr, script not named"]
+    latin, greek, other = "udhr, Latn", "udhr, Grek", "udhr, script not named"
+    groups = ["coptic", "kabyle", "kabyle", latin, latin, greek, latin, other]
     assert [row[0] for row in record["documents"]] == groups
     assert [row[1] for row in record["documents"]] == pytest.approx([one.bits for one in scores], abs=1e-3)
     assert [row[2] for row in record["documents"]] == [len(data) for data in documents]
@@ -102,15 +111,43 @@ def test_a_record_of_another_model_is_not_taken_for_its_own(
     assert capsys.readouterr().out == shown
 
 
+def test_declarations_in_languages_of_training_count_with_no_others(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments, "--read", "English", "Portuguese", "German"])
+    monkeypatch.setenv("COLUMNS", "200")
+    transfer.main()
+    shown = capsys.readouterr().out.splitlines()
+    rows = json.loads((tmp_path / "records" / "ours.json").read_text())["documents"][-5:]
+    read, greek, other = "udhr, read in training", "udhr, Grek", "udhr, script not named"
+    assert [group for group, *_ in rows] == [read, read, greek, read, other]
+    whole = next(line.split() for line in shown if line.startswith("udhr, all"))
+    bits, size = sum(rows[i][1] for i in (2, 4)), sum(rows[i][2] for i in (2, 4))
+    assert whole[2:5] == ["2", str(size), f"{bits / size:.3f}"]
+    assert any(line.startswith(f"{read}  ") and line.split()[4] == "3" for line in shown)
+    assert "read in training" not in (tmp_path / "figure.svg").read_text()
+
+
+@pytest.mark.parametrize("read", [["English"], ["English", "Danish"]])
+def test_what_was_read_is_named_alike_for_all(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, read: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments])
+    transfer.main()
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments, "--read", *read])
+    message = "--read: .* has no declaration in Danish$" if "Danish" in read else "ours.json: is of other documents, or"
+    with pytest.raises(AUNetError, match=message):
+        transfer.main()
+
+
 @pytest.mark.parametrize("other", [[["kabyle", 9.0, 4]], [["coptic", 9.0, 4], ["kabyle", 9.0, 4]]])
 def test_records_of_other_documents_are_not_compared(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, other: list[list[str | float]]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments])
     (tmp_path / "records").mkdir()
-    for name, documents in (("ours", other), ("theirs", [["kabyle", 9.0, 4], ["kabyle", 9.0, 4]])):
-        (tmp_path / "records" / f"{name}.json").write_text(json.dumps({"name": name, "documents": documents}))
-    with pytest.raises(AUNetError, match=r"^ours and theirs were scored on other documents; remove"):
+    (tmp_path / "records" / "theirs.json").write_text(json.dumps({"name": "theirs", "documents": other}))
+    with pytest.raises(AUNetError, match=r"theirs\.json: is of other documents, or of another --read; remove it or"):
         transfer.main()
 
 
@@ -129,9 +166,9 @@ def test_a_record_that_is_none_is_named(
     ("content", "message"),
     [
         (None, "No such file or directory"),
-        (b"plain", "not JSON lines of script and text under zstd"),
-        (zstandard.compress(b'{"text": "a"}'), "not JSON lines of script and text under zstd"),
-        (zstandard.compress(b"[1]"), "not JSON lines of script and text under zstd"),
+        (b"plain", "not JSON lines of name, script, text under zstd"),
+        (zstandard.compress(b'{"text": "a"}'), "not JSON lines of name, script, text under zstd"),
+        (zstandard.compress(b"[1]"), "not JSON lines of name, script, text under zstd"),
     ],
 )
 def test_declarations_that_cannot_be_read_are_named(
