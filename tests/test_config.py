@@ -86,7 +86,8 @@ def test_a_configuration_survives_json(mixer: str) -> None:
         ),
         ({"stage": [STAGE]}, "unknown key stage; did you mean stages?"),
         ({"stages": [{**STAGE, "heads_dim": 8}]}, "unknown key stages.0.heads_dim; did you mean stages.0.head_dim?"),
-        ({"stages": ["dim"]}, "stages.0: expected a mapping (given: 'dim')"),
+        ({"stages": ["dim"]}, "stages.0: expected a mapping with dim, layers, head_dim (given: 'dim')"),
+        ({"stages": "dim"}, "stages: expected a list (given: 'dim')"),
         ({"stages": [STAGE], "zzz": 1}, "unknown key zzz; known here: vocab_size, stages, splitter"),
     ],
 )

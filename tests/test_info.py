@@ -1,8 +1,13 @@
 """`aunet info`: its targets and its table."""
 
+import gzip
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zstandard
 from rich.console import Console
 
 from aunet.config import AUNetConfig
@@ -39,7 +44,7 @@ def test_a_model_directory_and_a_file_give_the_same(tmp_path: Path) -> None:
 def test_contraction_is_measured_on_a_text(tmp_path: Path) -> None:
     config = AUNetConfig.model_validate(preset("aunet3-2m")["model"])
     text = b"one two three four five six seven eight " * 20
-    measured = measure_contraction(config, text)
+    measured = measure_contraction(config, [text])
     assert measured == [1.0, pytest.approx(5.0), pytest.approx(10.0)]
     path = tmp_path / "text.txt"
     path.write_bytes(text)
@@ -49,9 +54,35 @@ def test_contraction_is_measured_on_a_text(tmp_path: Path) -> None:
     assert "measured" not in _shown("aunet3-2m")
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"])
+def test_files_of_documents_are_measured_by_their_texts(tmp_path: Path, suffix: str) -> None:
+    texts = ["one two three", 'ein Haus, ein "Baum"\n' * 40]
+    path = tmp_path / f"texts{suffix}"
+    lines = "".join(json.dumps({"body": text}) + "\n" for text in texts).encode()
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"body": texts}), path)
+    else:
+        path.write_bytes({"gz": gzip.compress, "zst": zstandard.compress}.get(suffix[-3:].strip("."), bytes)(lines))
+    account = describe_target("aunet2-2m", text=path, text_field="body")
+    config = AUNetConfig.model_validate(preset("aunet2-2m")["model"])
+    expected = measure_contraction(config, [text.encode() for text in texts])
+    assert [stage.measured_contraction for stage in account.stages] == expected
+    with pytest.raises(AUNetError, match=rf"texts{suffix}: no usable document; first problem: "):
+        describe_target("aunet2-2m", text=path)
+
+
+def test_a_run_has_the_rows_that_it_was_trained_on(tmp_path: Path) -> None:
+    model = AUNet(AUNetConfig.model_validate(preset("demo")["model"]))
+    save_model(model, tmp_path)
+    assert describe_target(str(tmp_path)).seq_len == 8192
+    for content, length in (('{"data": {"seq_len": 512}}', 512), ('{"data": []}', 8192), ("", 8192)):
+        (tmp_path / "run.json").write_text(content)
+        assert describe_target(str(tmp_path)).seq_len == length
+
+
 def test_one_stage_has_one_byte_per_unit() -> None:
     config = AUNetConfig.model_validate(preset("transformer-bytes-1b")["model"])
-    assert measure_contraction(config, b"abc") == [1.0]
+    assert measure_contraction(config, [b"abc"]) == [1.0]
 
 
 def test_a_preset_wins_over_a_directory_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

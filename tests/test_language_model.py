@@ -181,6 +181,12 @@ def test_an_untrained_model_depends_on_the_seed_alone() -> None:
     assert not torch.equal(a.logits(ids), c.logits(ids))
 
 
+@pytest.mark.parametrize("text", ["a text", b"bytes"])
+def test_one_continuation_is_no_list_of_characters(text: str | bytes) -> None:
+    with pytest.raises(AUNetError, match=r"^continuations: a single text; give a list, such as \[text\]$"):
+        model().continuation_bits("The", text)  # type: ignore[arg-type]
+
+
 def _refused(directory: Path, **options: Any) -> str:
     with pytest.raises(AUNetError) as caught:
         aunet.load(directory, **options)
@@ -192,6 +198,11 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     assert "no config.json there" in _refused(tmp_path / "absent")
     (tmp_path / "file").write_text("x")
     assert "no config.json there" in _refused(tmp_path / "file")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert "run: the training run there has no checkpoint yet; continue it with aunet train" in _refused(
+        tmp_path / "run"
+    )
     good = tmp_path / "model"
     model().save(good)
     weights, config = good / "model.safetensors", good / "config.json"

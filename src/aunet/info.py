@@ -1,44 +1,69 @@
 """`aunet info`: what a model, a configuration or a preset costs, as a table."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
-from aunet.config import AUNetConfig, DataConfig, RunConfig
+from aunet.config import AUNetConfig, DataConfig, RunConfig, SourceConfig
+from aunet.data.formats import format_of
+from aunet.data.problems import Problems, nothing_usable
+from aunet.data.sources import balanced
 from aunet.errors import AUNetError
 from aunet.magnitudes import short, size
 from aunet.mappings import apply_overrides, validate
 from aunet.model.accounting import Accounting, describe
-from aunet.model.directory import CONFIG, load_config
+from aunet.model.directory import CONFIG, RUN, load_config
 from aunet.presets import PRESETS, load_run
 from aunet.splitting import splitter
 from aunet.vocabulary import vocabulary
 
+MEASURED = 16e6
+"""Bytes on which contractions are measured, or the whole documents that reach them."""
 MIXER_COLUMNS = {"attention": ("FFN", "window"), "mamba2": ("state",)}
 """Columns that a stage has by its mixer."""
 
 
-def describe_target(target: str, overrides: Sequence[str] = (), text: Path | None = None) -> Accounting:
+def describe_target(
+    target: str, overrides: Sequence[str] = (), text: Path | None = None, text_field: str = "text"
+) -> Accounting:
     """Count a model directory, a configuration file or a preset, with dotted overrides.
 
-    `text`: a file on which the bytes per unit are measured; they stand beside those that the configuration expects. Of
-    a model over tokens, the bytes per token.
+    Rows are as long as those of the run that a directory is of; where it does not say, as long as by default.
+    `text`: a file, as training reads it, on which the bytes per unit are measured; they stand beside those that the
+    configuration expects. Of a model over tokens, the bytes per token.
     """
     run = _load_target(target, overrides)
     accounting = describe(run.model, run.data.seq_len)
     if text is None:
         return accounting
-    try:
-        data = text.read_bytes()
-    except OSError as error:
-        raise AUNetError(f"{text}: {error.strerror}") from None
-    if not data:
-        raise AUNetError(f"{text}: the file is empty, nothing can be measured on it")
+    found = _documents(text, text_field)
     if run.model.tokenizer:
-        return replace(accounting, bytes_per_token=len(data) / len(vocabulary(run.model).encode(data)))
-    return accounting.with_measured(measure_contraction(run.model, data))
+        tokens = vocabulary(run.model)
+        count = sum(len(tokens.encode(data)) for data in found)
+        return replace(accounting, bytes_per_token=sum(map(len, found)) / count)
+    return accounting.with_measured(measure_contraction(run.model, found))
+
+
+def _documents(text: Path, text_field: str) -> list[bytes]:
+    """The first documents of a file that training can read, and the whole of any other; none of them is empty."""
+    problems = Problems()
+    if format_of(str(text)) in (None, "text"):
+        try:
+            found = [text.read_bytes()]
+        except OSError as error:
+            raise AUNetError(f"{text}: {error.strerror}") from None
+    else:
+        found = list(balanced([SourceConfig(path=str(text), text_field=text_field)], MEASURED, problems))
+    if not any(found):
+        raise (
+            nothing_usable(str(text), problems)
+            if problems.counts
+            else AUNetError(f"{text}: the file is empty, nothing can be measured on it")
+        )
+    return found
 
 
 def _load_target(target: str, overrides: Sequence[str]) -> RunConfig:
@@ -47,16 +72,30 @@ def _load_target(target: str, overrides: Sequence[str]) -> RunConfig:
     if not directory.is_dir() or (target in PRESETS and not (directory / CONFIG).is_file()):
         return load_run(target, overrides)
 
-    values = {"model": load_config(directory).model_dump(mode="json"), "data": DataConfig().model_dump(mode="json")}
+    data = DataConfig(seq_len=_row_length(directory)).model_dump(mode="json")
+    values = {"model": load_config(directory).model_dump(mode="json"), "data": data}
     return validate(RunConfig, apply_overrides(values, overrides), target)
 
 
-def measure_contraction(config: AUNetConfig, data: bytes) -> list[float]:
-    """Bytes per unit of every stage when `data`, not empty, is one document; the unit of BOS does not count."""
+def _row_length(directory: Path) -> int:
+    """Of the run whose directory it is; the default where it is of none, as a model that was exported or downloaded."""
+    try:
+        length = json.loads((directory / RUN).read_text())["data"]["seq_len"]
+        return DataConfig(seq_len=length).seq_len
+    except (OSError, ValueError, KeyError, TypeError):
+        return DataConfig().seq_len
+
+
+def measure_contraction(config: AUNetConfig, documents: Sequence[bytes]) -> list[float]:
+    """Bytes per unit of every stage over documents, not all of them empty; units of BOS do not count."""
     if not config.depth:
         return [1.0]
-    levels_n = splitter(config.splitter).levels(data)
-    return [len(data) / max(1, int((levels_n >= s).sum())) for s in range(len(config.stages))]
+    rule = splitter(config.splitter)
+    counts = [0] * len(config.stages)
+    for data in documents:
+        levels_n = rule.levels(data)
+        counts = [count + int((levels_n >= s).sum()) for s, count in enumerate(counts)]
+    return [sum(map(len, documents)) / max(1, count) for count in counts]
 
 
 def table(accounting: Accounting) -> Table:

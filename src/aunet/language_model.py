@@ -188,7 +188,12 @@ class LanguageModel:
         return document_bits(self.session(), to_bytes(text))
 
     def continuation_bits(self, prompt: Text, continuations: Sequence[Text]) -> list[npt.NDArray[np.float64]]:
-        """Bits of each byte, or token, of each continuation of one prompt, which is read once; ends do not count."""
+        """Bits of each byte, or token, of each continuation of one prompt, which is read once; ends do not count.
+
+        AUNetError for a single text, whose characters would each be taken for a continuation.
+        """
+        if isinstance(continuations, str | bytes):
+            raise AUNetError("continuations: a single text; give a list, such as [text]")
         return continuation_bits(self.session(), to_bytes(prompt), [to_bytes(text) for text in continuations])
 
     def score(self, texts: Text | Iterable[Text]) -> Score:

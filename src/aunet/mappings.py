@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from aunet.errors import ConfigError
 
@@ -42,20 +43,31 @@ def _problem(kind: type[BaseModel], item: Any) -> str:
         prefix = ".".join([*path[:-1], ""])
         mend = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key {key}; {mend}"
-    message = "expected a mapping" if item["type"] == "model_type" else item["msg"].removeprefix("Value error, ")
+    if item["type"] == "model_type":
+        needed = ", ".join(_needed_at(kind, path))
+        message = f"expected a mapping with {needed}" if needed else "expected a mapping"
+    elif item["type"] == "tuple_type":
+        message = "expected a list"
+    else:
+        message = item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = "" if item["type"] in ("missing", "value_error") else f" (given: {item['input']!r})"
     return f"{key}: {message}{given}" if key else f"{message}{given}"
 
 
-def _fields_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """Field names of the model that sits at a dotted path."""
+def _fields_at(kind: type[BaseModel], path: Sequence[str]) -> dict[str, FieldInfo]:
+    """Fields of the model that sits at a dotted path."""
     current: Any = kind
     for part in path:
         if part.isdecimal():
             continue
         current = _model_in(current.model_fields[part].annotation)
-    return list(current.model_fields)
+    return dict(current.model_fields)
+
+
+def _needed_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Those that have no default."""
+    return [name for name, field in _fields_at(kind, path).items() if field.is_required()]
 
 
 def _model_in(annotation: Any) -> Any:

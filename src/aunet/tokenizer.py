@@ -25,6 +25,7 @@ class Trained:
     """A tokenizer that was written."""
 
     path: str
+    asked: int
     tokens: int
     """In the file; fewer than asked for where the text has not so many pairs that repeat."""
     documents: int
@@ -40,9 +41,10 @@ class Trained:
 
     def line(self) -> str:
         """For people."""
+        fewer = f" ({self.asked:,} were asked for; no more pairs repeat)" if self.tokens < self.asked else ""
         where = "" if self.measured_bytes == self.bytes else f" (on the first {self.measured_bytes:,} bytes)"
         return (
-            f"{self.path}: {self.tokens:,} tokens from {self.documents:,} documents, {self.bytes:,} bytes; "
+            f"{self.path}: {self.tokens:,} tokens{fewer} from {self.documents:,} documents, {self.bytes:,} bytes; "
             f"{self.bytes_per_token:.3f} bytes per token{where}"
         )
 
@@ -87,4 +89,4 @@ def train_file(
     with console.status("measuring"):
         for data in balanced(sources, min(most, MEASURED), Problems()):
             ids, measured = ids + len(vocabulary.encode(data)), measured + len(data)
-    return Trained(str(out), vocabulary.size - 2, documents, total, measured / ids, measured)
+    return Trained(str(out), size, vocabulary.size - 2, documents, total, measured / ids, measured)

@@ -57,6 +57,13 @@ def test_unknown_rules_and_missing_files_are_one_line(tmp_path: Path) -> None:
             read_input(str(path))
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.zst", "a.parquet"])
+def test_a_file_of_many_documents_is_no_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(AUNetError, match=rf"{name}: holds documents, not one text; pipe one to `aunet split -`, or"):
+        read_input(str(tmp_path / name))
+
+
 def test_files_are_read_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"\xff\r\n")
     assert read_input(str(tmp_path / "file")) == b"\xff\r\n"

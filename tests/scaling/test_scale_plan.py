@@ -95,6 +95,7 @@ def test_the_run_that_is_written_is_the_one_that_was_planned(tmp_path: Path) -> 
     write_run(plan, tmp_path / "run.yaml")
     run = validate(RunConfig, yaml.safe_load((tmp_path / "run.yaml").read_text()), "run.yaml")
     assert run.model == plan.model
+    assert run.train.out == "runs/aunet-3-1e14"
     trained = make_plan(run)
     assert (trained.steps, trained.batch_bytes) == (plan.steps, plan.batch)
     assert trained.lr == pytest.approx(plan.lr, rel=1e-3)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from aunet.config import SourceConfig
+from aunet.config import DataConfig, SourceConfig
 from aunet.errors import ConfigError
 from aunet.scaling.points import Point
 from aunet.scaling.records import Record, portable, read_records, write_record
@@ -259,6 +259,7 @@ def search(**more: Any) -> Sweep:
             "train.steps: with a number of steps, larger",
         ),
         ({"points": 0}, "--points: 0 is not at least 1"),
+        ({"config": config().model_copy(update={"data": DataConfig()})}, "data.sources: nothing to read; add the"),
         ({"lr": (1e-2, 1e-3)}, "--lr: 0.01 to 0.001 is no range above 0"),
         ({"batch": (0.0, 9.0)}, "--batch: 0 to 9 is no range above 0"),
         (

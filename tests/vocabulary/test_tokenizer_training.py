@@ -47,6 +47,15 @@ def test_where_it_cannot_be_written_no_text_is_read(tmp_path: Path) -> None:
             train_file([str(tmp_path / "absent.txt")], 300, out, "text", None, Console())
 
 
+def test_a_text_with_too_few_pairs_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the the the")
+    found = train_file([str(tmp_path / "a.txt")], 4096, tmp_path / "t.json", "text", None, Console())
+    assert (found.asked, found.to_json()["asked"]) == (4096, 4096)
+    assert f"{found.tokens} tokens (4,096 were asked for; no more pairs repeat) from 1 documents" in found.line()
+    exact = train_file([str(tmp_path / "a.txt")], found.tokens, tmp_path / "u.json", "text", None, Console())
+    assert f"{found.tokens} tokens from 1 documents" in exact.line()
+
+
 def test_other_processes_learn_the_same(tmp_path: Path) -> None:
     program = f"""
 from aunet.vocabulary.training import train_tokenizer

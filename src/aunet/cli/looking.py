@@ -31,13 +31,14 @@ def inspect(
 def info(
     target: Annotated[str, typer.Argument(metavar="MODEL|CONFIG|PRESET")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
-    text: Annotated[Path | None, typer.Option(help="Measure the contraction on this text too.")] = None,
+    text: Annotated[Path | None, typer.Option(help="Measure the contraction on this file too.")] = None,
+    text_field: Annotated[str, typer.Option(help="The field, or column, that holds the text in it.")] = "text",
     as_json: JsonOption = False,
 ) -> None:
     """Parameters, FLOPs per byte, contraction and memory by stage, without allocating the weights."""
     from aunet.info import describe_target, table
 
-    accounting = describe_target(target, overrides or [], text)
+    accounting = describe_target(target, overrides or [], text, text_field)
     if as_json:
         print(json.dumps(accounting.to_json()))
     else:
@@ -45,7 +46,7 @@ def info(
 
 
 def split(
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A file, or - for standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="One text, or - for standard input.")],
     rule: Annotated[str, typer.Option(help="word1, word1+word2, pretok, fixed-4, ...")] = "word1",
     count: Annotated[bool, typer.Option("--count", help="Only count the units.")] = False,
     as_json: JsonOption = False,

@@ -96,6 +96,8 @@ def load_config(directory: Path) -> AUNetConfig:
             f"{directory}: the training run there has not ended; continue it with aunet train, or take "
             "the model of a checkpoint with aunet export"
         )
+    if not path.is_file() and (directory / RUN).is_file():
+        raise AUNetError(f"{directory}: the training run there has no checkpoint yet; continue it with aunet train")
     if not path.is_file():
         raise AUNetError(f"{directory}: no {CONFIG} there; name a model directory, such as the `out` of a training run")
     try:

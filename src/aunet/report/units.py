@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from aunet.data.formats import format_of
 from aunet.errors import AUNetError
 from aunet.report.passage import Passage
 from aunet.report.terminal import render
@@ -15,7 +16,12 @@ from aunet.splitting import splitter
 
 
 def read_input(file: str) -> bytes:
-    """The bytes of a file, or of standard input for `-`."""
+    """The bytes of a file, or of standard input for `-`; AUNetError for a file of many documents."""
+    if format_of(file) not in (None, "text"):
+        raise AUNetError(
+            f"{file}: holds documents, not one text; pipe one to `aunet split -`, or measure all with "
+            "`aunet info MODEL --text FILE`"
+        )
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:

@@ -150,13 +150,18 @@ def fitted_laws(records: Sequence[Record], name: str) -> Mapping[str, Law]:
 
 
 def write_run(plan: ScalePlan, path: Path) -> None:
-    """Write what `aunet train` needs but for the data, as YAML; AUNetError if it cannot be written or is there."""
+    """Write what `aunet train` needs but for the data, as YAML; AUNetError if it cannot be written or is there.
+
+    Each plan has a directory of its own for its run.
+    """
     if path.exists():
         raise AUNetError(f"--out: {path} is there, and may have been worked on; remove it or name another file")
-    header = f"# {plan.family} of {plan.compute:.3g} FLOPs, planned by aunet scale plan; add data.sources\n"
+    budget, settings = f"{plan.compute:.3g}", plan.settings()
+    header = f"# {plan.family} of {budget} FLOPs, planned by aunet scale plan; add data.sources\n"
+    settings["train"]["out"] = f"runs/{plan.family}-{budget.replace('+', '')}"
     try:
         with replacing(path) as partial:
-            partial.write_text(header + yaml.safe_dump(plan.settings(), sort_keys=False), encoding="utf-8")
+            partial.write_text(header + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise AUNetError(f"--out: {path} cannot be written ({error.strerror})") from None
 

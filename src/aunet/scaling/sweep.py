@@ -86,6 +86,8 @@ class Sweep:
                 "train.steps: with a number of steps, larger batches would read more; set train.bytes, train.compute "
                 "or train.gamma"
             )
+        if not self.config.data.sources:
+            raise ConfigError("data.sources: nothing to read; add the training text, as in '[{path: train.jsonl}]'")
         for value in self.batch:
             self.job(0, Point(self.lr[1], value))  # says what the plan refuses before anything runs
 

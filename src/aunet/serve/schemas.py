@@ -49,7 +49,7 @@ Prompt = Annotated[
     | Annotated[list[ByteList], Field(min_length=1, max_length=MOST_SEQUENCES)],
     Expected("a string, a list of strings, a list of byte values 0..255, or a list of such lists, none of them empty"),
 ]
-Nothing = Annotated[float, Field(ge=0, le=0)]
+Nothing = Annotated[float, Field(ge=0, le=0), Expected("0, because it is not supported")]
 NoItems = Annotated[list[Any], Field(max_length=0)]
 NoKeys = Annotated[dict[str, Any], Field(max_length=0)]
 
@@ -61,7 +61,7 @@ def _refuse(value: bool) -> bool:
 
 
 # Literals of pydantic take what is equal to them: 0 for False, True for 1.
-One = Annotated[int, Field(ge=1, le=1)]
+One = Annotated[int, Field(ge=1, le=1), Expected("1, because more is not supported")]
 Off = Annotated[bool, AfterValidator(_refuse), WithJsonSchema({"const": False, "type": "boolean"})]
 
 
