@@ -1,3 +1,4 @@
+import codecs
 import gzip
 import json
 import os
@@ -312,6 +313,26 @@ def test_binary_files(tmp_path, suffix):
     what = f"{path}: binary file (a NUL byte in its first 8192 bytes)"
     assert problems.lines() == [f"skipped 1 x binary file, first {what}"]
     assert error_of(path) == f"{path}: no usable document; first problem: {what}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_utf_16_is_named_also_where_no_byte_is_nul(tmp_path, suffix, encoding):
+    path = tmp_path / f"a{suffix}"
+    mark = codecs.BOM_UTF16_BE if encoding.endswith("be") else b""
+    path.write_bytes(mark + "\u4e2d\u6587\u5b57".encode(encoding) * (1 if encoding == "utf-32" else 3))
+    what = f"{path}: UTF-16 text; convert it to UTF-8, as with iconv"
+    assert error_of(path) == f"{path}: no usable document; first problem: {what}"
+
+
+def test_text_in_another_encoding_is_read_and_told(tmp_path):
+    texts = {"latin.txt": "dé".encode("latin-1"), "marked.txt": codecs.BOM_UTF8 + b"marked", "utf8.txt": "dé".encode()}
+    for name, data in texts.items():
+        (tmp_path / name).write_bytes(data)
+    problems = Problems()
+    assert read(tmp_path, problems) == [b"d\xe9", b"marked", "dé".encode()]
+    what = f"{tmp_path / 'latin.txt'}: convert it, as with iconv, to learn its characters"
+    assert problems.lines() == [f"read 1 x text that is not UTF-8, as it is, first {what}"]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])

@@ -1,5 +1,6 @@
 """Text and JSON Lines, plain and compressed."""
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -7,7 +8,7 @@ from functools import partial
 from typing import IO, Any
 
 from aunet.data.blocks import MIB, Block, Document, Format, document_of_line, one_line, open_file, open_unchanged
-from aunet.data.problems import Problems
+from aunet.data.problems import NOT_UTF8, Problems
 from aunet.errors import MissingExtra
 
 TEXT_DOCUMENT = MIB
@@ -22,7 +23,10 @@ SAMPLE = 4 * MIB
 
 
 class Text(Format):
-    """`.txt`: one document; a file over 1 MiB is a run of documents of about 1 MiB, cut at line ends."""
+    """`.txt`: one document; a file over 1 MiB is a run of documents of about 1 MiB, cut at line ends.
+
+    A byte order mark of UTF-8 is no part of it.
+    """
 
     def blocks(self, path: str, size: int, block_bytes: int, field: str, problems: Problems) -> list[Block]:
         """Ranges of whole nominal documents."""
@@ -42,7 +46,13 @@ class Text(Format):
                 document = file.read(stop - start)
                 if len(document) < stop - start:
                     return  # cut off while it was read, which is refused where the file is closed
+                if not nominal:
+                    document = document.removeprefix(codecs.BOM_UTF8)
                 if document:
+                    try:
+                        document.decode()
+                    except UnicodeDecodeError:
+                        problems.add(NOT_UTF8, block.path, "convert it, as with iconv, to learn its characters")
                     yield nominal + TEXT_DOCUMENT, document
 
     @staticmethod
@@ -148,10 +158,14 @@ def _ranges(name: str, path: str, size: int, step: int) -> list[Block]:
 
 
 def _is_binary(file: IO[bytes], block: Block, problems: Problems) -> bool:
-    binary = b"\0" in file.read(BINARY_PROBE)
-    if binary and block.start == 0:
+    """Whether it is no text, or one in units of two or four bytes."""
+    probe = file.read(BINARY_PROBE)
+    wide = probe.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # that of UTF-32 begins as the first does
+    if wide and block.start == 0:
+        problems.add("UTF-16 text", block.path, "UTF-16 text; convert it to UTF-8, as with iconv")
+    elif b"\0" in probe and block.start == 0:
         problems.add("binary file", block.path, f"binary file (a NUL byte in its first {BINARY_PROBE} bytes)")
-    return binary
+    return wide or b"\0" in probe
 
 
 def _line_name(path: str, offset: int) -> str:

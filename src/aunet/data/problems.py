@@ -9,6 +9,10 @@ AGAIN = 10
 """A count is told again when it has grown by this factor."""
 
 
+NOT_UTF8 = "text that is not UTF-8"
+"""Of the kinds the one that is read all the same: a model of bytes learns any, if not what its writer meant."""
+
+
 class Problems:
     """Counts per kind and the first example of each kind.
 
@@ -64,7 +68,8 @@ class Problems:
 
     def _line(self, kind: str) -> str:
         example = f", first {self.first[kind]}" if kind in self.first else ""
-        return f"skipped {self.counts[kind]} x {kind}{example}"
+        what = f"{self.counts[kind]} x {kind}"
+        return (f"read {what}, as it is" if kind == NOT_UTF8 else f"skipped {what}") + example
 
     def state_dict(self) -> dict[str, Any]:
         """As JSON values."""
