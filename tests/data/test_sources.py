@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aunet.config import DataConfig, SourceConfig
-from aunet.data import Problems, documents, files_documents, sources, valid_documents
+from aunet.data import Problems, documents, files_documents, sources, tables, valid_documents
 from aunet.data.blocks import Block
 from aunet.data.formats import FORMATS
 from aunet.data.sources import deal, find_files, plan_source
@@ -441,6 +442,41 @@ def test_sizes_are_those_of_the_text(tmp_path):
     assert plans[".txt"].size == 500_000
     for suffix in SUFFIXES[1:4]:
         assert plans[suffix].size == pytest.approx(plans[".jsonl"].size, rel=0.01)
+
+
+def plan_of_table(path, columns, field="text", **options):
+    pq.write_table(pa.table(columns), path, **options)
+    return plan_source(SourceConfig(path=str(path), text_field=field), 4, Problems())
+
+
+def test_text_that_comes_again_in_parquet_counts_each_time(tmp_path):
+    """The file holds it once, in a dictionary."""
+    texts = [str(i % 5) * 1000 for i in range(400)]
+    for shared in (texts, pa.array(texts).dictionary_encode(), [text.encode() for text in texts]):
+        plan = plan_of_table(tmp_path / "a.parquet", {"text": shared}, row_group_size=100)
+        assert plan.size == pytest.approx(400_000)
+        assert plan.lane_sizes == pytest.approx((100_000,) * 4)
+
+
+def test_a_large_row_group_is_sampled(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "SAMPLE", 1000)
+    plan = plan_of_table(tmp_path / "a.parquet", {"text": ["word " * 20] * 2000})
+    assert plan.size == pytest.approx(200_000)
+
+
+def test_files_with_and_without_repetition_have_one_size_together(tmp_path):
+    draw = np.random.default_rng(0)
+    for i in range(4):
+        text = [draw.bytes(500).hex() if i else "x" * 1000 for _ in range(200)]
+        pq.write_table(pa.table({"text": text}), tmp_path / f"{i}.parquet")
+    assert plan_source(SourceConfig(path=str(tmp_path)), 4, Problems()).size == pytest.approx(800_000, rel=0.02)
+
+
+def test_names_of_columns_may_hold_dots_and_begin_alike(tmp_path):
+    columns = {"id": [1] * 50, "meta.text": ["a" * 100] * 50, "meta": ["b" * 30] * 50}
+    for field, letter, size in (("meta.text", b"a", 100), ("meta", b"b", 30)):
+        assert plan_of_table(tmp_path / "a.parquet", columns, field).size == pytest.approx(50 * size)
+        assert read(tmp_path / "a.parquet", text_field=field) == [letter * size] * 50
 
 
 def test_lanes_are_as_large_as_what_starts_in_them(tmp_path, monkeypatch):

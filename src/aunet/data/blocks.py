@@ -9,7 +9,7 @@ a byte offset, or a number of lines or rows.
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -43,8 +43,8 @@ class Format(ABC):
     def blocks(self, path: str, size: int, block_bytes: int, field: str, problems: Problems) -> list[Block]:
         """Cut a file of `size` bytes into blocks of about `block_bytes`; [] and a problem where it can't be used."""
 
-    def expansion(self, path: str) -> float:
-        """Uncompressed bytes per byte of the file, estimated from its beginning."""
+    def expansion(self, paths: Sequence[str], field: str) -> float:
+        """Uncompressed bytes per byte that `blocks` states, estimated from the beginnings of some of the files."""
         return 1.0
 
     def held(self, block: Block) -> float:

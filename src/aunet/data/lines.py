@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import IO, Any
 
@@ -97,7 +97,11 @@ class CompressedLines(Format):
         """The whole file."""
         return [Block(self.name, path, 0, size, size, size)]
 
-    def expansion(self, path: str) -> float:
+    def expansion(self, paths: Sequence[str], field: str) -> float:
+        """The mean over the files."""
+        return sum(map(self._expansion, paths)) / max(len(paths), 1)
+
+    def _expansion(self, path: str) -> float:
         """From the first 4 MiB of text."""
         with open_file(path) as file:
             count = 0

@@ -115,7 +115,7 @@ class SourcePlan(NamedTuple):
     lane_sizes: tuple[float, ...]
     """What each holds, by which they take turns, so that all reach the end of an epoch at about the same time."""
     size: float
-    """Uncompressed bytes, NaN if unknown: exact for plain files and parquet, estimated for compressed ones."""
+    """Uncompressed bytes, NaN if unknown: exact for plain files, estimated for compressed ones and parquet."""
     files: int
     bytes: int
     """Size of the files as they lie on the disk."""
@@ -184,7 +184,7 @@ def _survey(source: SourceConfig, problems: Problems) -> _Survey:
     files = [(path, _file_size(path)) for path in find_files(source.path, problems)]
     total = sum(size for _, size in files)
     block_bytes = min(max(total // BLOCKS_PER_SOURCE, SMALLEST_BLOCK), LARGEST_BLOCK)
-    expansions = _expansions(files)
+    expansions = _expansions(files, source.text_field)
     blocks = []
     for path, size in files:
         if size == 0:
@@ -196,13 +196,13 @@ def _survey(source: SourceConfig, problems: Problems) -> _Survey:
     return _Survey(blocks, len(files), total, _digest(files))
 
 
-def _expansions(files: Sequence[tuple[str, int]]) -> dict[str, float]:
+def _expansions(files: Sequence[tuple[str, int]], field: str) -> dict[str, float]:
     """Uncompressed bytes per byte of each format, from the beginning of a few of its files."""
     found = {}
     for kind in dict.fromkeys(format_of(path) or "" for path, _ in files):
         paths = [path for path, size in files if size and format_of(path) == kind]
         sample = paths[:: max(len(paths) // SAMPLED_FILES, 1)][:SAMPLED_FILES]
-        found[kind] = sum(FORMATS[kind].expansion(path) for path in sample) / max(len(sample), 1)
+        found[kind] = FORMATS[kind].expansion(sample, field)
     return found
 
 
