@@ -180,6 +180,41 @@ def test_globs(tmp_path):
     assert read(tmp_path / "x" / "y" / "[23].*") == [b"x/y/2.txt", b"x/y/3.jsonl"]
 
 
+@pytest.mark.parametrize("pattern", [".", "*"])
+def test_pipes_and_links_that_lead_nowhere_are_counted(tmp_path, pattern):
+    write(tmp_path / "a.txt", ["text"])
+    os.mkfifo(tmp_path / "b.txt")
+    (tmp_path / "c.txt").symlink_to("nowhere")
+    (tmp_path / "d").mkdir()
+    problems = Problems()
+    assert read(tmp_path / pattern, problems) == [b"text"]
+    assert problems.lines() == [
+        f"skipped 2 x not a file, first {tmp_path}/b.txt: neither a file nor a directory",
+    ]
+    assert error_of(tmp_path / "b.txt") == f"{tmp_path}/b.txt: neither a file nor a directory"
+    (tmp_path / "b.txt").unlink()
+    (tmp_path / "a.txt").unlink()
+    problems = Problems()
+    with pytest.raises(AUNetError):
+        read(tmp_path / pattern, problems)
+    with pytest.raises(AUNetError):
+        find_files(str(tmp_path / pattern), problems)
+    assert problems.first == {"not a file": f"{tmp_path}/c.txt: leads to nowhere, which is not there"}
+
+
+@pytest.mark.parametrize("pattern", ["**/*.txt", "*/*.txt"])
+def test_what_several_links_lead_to_is_read_once(tmp_path, pattern):
+    write(tmp_path / "a" / "x.txt", ["text"])
+    (tmp_path / "a" / "y.txt").symlink_to("x.txt")
+    (tmp_path / "b").symlink_to("a")
+    problems = Problems()
+    assert read(tmp_path / pattern, problems) == [b"text"]
+    first = f"first {tmp_path}/a/y.txt: is {tmp_path}/a/x.txt, which is read once"
+    assert problems.lines() == [f"skipped 3 x repeated file, {first}"]
+    (tmp_path / "a" / "itself").symlink_to(".")
+    assert read(tmp_path / pattern) == [b"text"]
+
+
 def test_a_name_that_looks_like_a_glob(tmp_path):
     assert read(write(tmp_path / "a[1].txt", ["text"])) == [b"text"]
 
