@@ -1,4 +1,5 @@
 import gzip
+import io
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from aunet.config import DataConfig, SourceConfig
 from aunet.data import Problems, documents, files_documents, sources, tables, valid_documents
 from aunet.data.blocks import Block
 from aunet.data.formats import FORMATS
+from aunet.data.lines import gzip_chunks, zstd_chunks
 from aunet.data.sources import deal, find_files, plan_source
 from aunet.errors import AUNetError, MissingExtra
 
@@ -362,6 +364,19 @@ def test_truncated_files_are_read_up_to_the_cut(tmp_path, suffix):
     name = {".jsonl.gz": "gzip", ".jsonl.zst": "zstd"}[suffix]
     assert problems.counts == {"corrupt file": 1}
     assert problems.first["corrupt file"] == f"{path}:{len(found) + 1}: truncated {name} file; read up to here"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "compress"),
+    [(gzip_chunks, gzip.compress), (zstd_chunks, zstandard.ZstdCompressor(level=19).compress)],
+)
+def test_what_is_decompressed_at_a_time_has_a_limit(chunks, compress):
+    lines = b'{"text": "aaaa"}\n' * 4_000_000
+    compressed = compress(lines)
+    assert len(compressed) < len(lines) / 200
+    sizes = [len(chunk) for chunk in chunks(io.BytesIO(compressed))]
+    assert sum(sizes) == len(lines)
+    assert max(sizes) <= 16 << 20
 
 
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet"])

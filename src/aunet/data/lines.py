@@ -19,6 +19,8 @@ SCANNED = 1 << 16
 """Bytes that are looked through at a time for the end of a line."""
 SAMPLE = 4 * MIB
 """Decompressed bytes from which the contraction of a compressed file is estimated."""
+ZSTD_READ = 512
+"""Compressed bytes at a time: the library gives all that is in them at once, 128 KiB for every 4 at worst."""
 
 
 class Text(Format):
@@ -187,13 +189,13 @@ def gzip_chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def zstd_chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """Decompressed pieces of a zstd file, of one frame or several."""
+    """Decompressed pieces of a zstd file, of one frame or several; of 16 MiB at most, mostly 128 KiB."""
     # Not the stream reader: it takes a truncated file for a complete one.
     zstandard = _zstandard()
     new = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
     stream, inside = new(), False
     try:
-        while compressed := file.read(64 << 10):
+        while compressed := file.read(ZSTD_READ):
             while compressed:
                 if stream.eof:
                     stream = new()
