@@ -274,7 +274,7 @@ BAD_LINES = {
     "not an object": ("[1, 2]", "a JSON list, expected an object with the key 'text'"),
     "no text field": (
         '{"id": 1, "content": "b"}',
-        "text_field is 'text', the line has the keys: id, content; set text_field",
+        "text_field is 'text', the line has the keys: 'id', 'content'; set text_field",
     ),
     "text is not a string": ('{"text": null}', "'text' is null, expected a string"),
     "empty document": ('{"text": ""}', "'text' is empty"),
@@ -323,9 +323,11 @@ def test_line_numbers_in_the_middle_of_a_file(tmp_path, monkeypatch):
     assert problems.first["malformed JSON"].startswith(f"{path}:151: ")
 
 
-def test_a_key_with_a_line_end_stays_on_one_line(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"a\\nb": 1}\n')
-    assert "the line has the keys: a b; set" in error_of(tmp_path / "a.jsonl")
+def test_what_keys_hold_does_not_reach_the_terminal(tmp_path):
+    keys = {"a\nb": 1, "\x1b[31mred\x07": 1, "k" * 100_000: 1, "größe": 1}
+    (tmp_path / "a.jsonl").write_text(json.dumps(keys) + "\n")
+    shown = r"'a\nb', '\x1b[31mred\x07', " + f"'{'k' * 60}...', 'größe'"
+    assert f"the line has the keys: {shown}; set" in error_of(tmp_path / "a.jsonl")
 
 
 def test_empty_files(tmp_path):
@@ -409,7 +411,7 @@ def test_parquet_without_the_column_or_with_other_types(tmp_path):
     pq.write_table(pa.table({"id": [1], "body": ["b"]}), path)
     assert error_of(path) == (
         f"{path}: no usable document; first problem: {path}: "
-        "text_field is 'text', the file has the columns: id, body; set text_field"
+        "text_field is 'text', the file has the columns: 'id', 'body'; set text_field"
     )
     assert error_of(path, text_field="id").endswith(f"{path}:1: 'id' is int, expected a string")
     pq.write_table(pa.table({"text": ["a", None, "", "d"]}), path, row_group_size=2)
@@ -456,7 +458,7 @@ def test_hub_datasets_that_are_not_there(tmp_path):
     assert message.startswith(f"hf:{tmp_path}@nosuch: ")
     assert "nosuch" in message.removeprefix(f"hf:{tmp_path}@nosuch")
     assert error_of(f"hf:{tmp_path}/absent").startswith(f"hf:{tmp_path}/absent: ")
-    assert "the row has the keys: text, n; set text_field" in error_of(f"hf:{tmp_path}", text_field="body")
+    assert "the row has the keys: 'text', 'n'; set text_field" in error_of(f"hf:{tmp_path}", text_field="body")
 
 
 # Lanes of a source

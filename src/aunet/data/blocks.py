@@ -19,6 +19,8 @@ from aunet.data.problems import Problems
 from aunet.errors import AUNetError
 
 MIB = 1 << 20
+LONGEST_NAME = 60
+"""Characters of a key or column that a problem shows; it may be anything, and goes to a terminal."""
 
 
 class Block(NamedTuple):
@@ -128,7 +130,8 @@ def _check_size(file: IO[bytes], block: Block) -> None:
 
 def no_field(field: str, names: list[str], noun: str, plural: str) -> str:
     """What is wrong where the text field is missing, with what is there and the mend."""
-    shown = ", ".join(one_line(name) for name in names[:12]) + (", ..." if len(names) > 12 else "")
+    cut = (name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..." for name in names[:12])
+    shown = ", ".join(map(repr, cut)) + (", ..." if len(names) > 12 else "")
     return f"text_field is {field!r}, the {noun} has the {plural}: {shown or 'none'}; set text_field"
 
 
