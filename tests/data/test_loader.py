@@ -204,7 +204,7 @@ def test_a_source_without_documents_is_refused_at_once(folder, tmp_path):
         Loader(config(folder).model_copy(update={"sources": bad}), RULE)
     assert str(error.value) == (
         f"{tmp_path}/a.jsonl: no usable document; first problem: {tmp_path}/a.jsonl:1: "
-        "text_field is 'text', the line has the keys: body; set text_field"
+        "text_field is 'text', the line has the keys: 'body'; set text_field"
     )
 
 

@@ -1,11 +1,13 @@
 import codecs
 import gzip
+import io
 import json
 import os
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aunet.config import DataConfig, SourceConfig
-from aunet.data import Problems, documents, files_documents, sources, valid_documents
+from aunet.data import Problems, documents, files_documents, sources, tables, valid_documents
 from aunet.data.blocks import Block
 from aunet.data.formats import FORMATS
+from aunet.data.lines import gzip_chunks, zstd_chunks
 from aunet.data.sources import deal, find_files, plan_source
 from aunet.errors import AUNetError, MissingExtra
 
@@ -180,6 +183,41 @@ def test_globs(tmp_path):
     assert read(tmp_path / "x" / "y" / "[23].*") == [b"x/y/2.txt", b"x/y/3.jsonl"]
 
 
+@pytest.mark.parametrize("pattern", [".", "*"])
+def test_pipes_and_links_that_lead_nowhere_are_counted(tmp_path, pattern):
+    write(tmp_path / "a.txt", ["text"])
+    os.mkfifo(tmp_path / "b.txt")
+    (tmp_path / "c.txt").symlink_to("nowhere")
+    (tmp_path / "d").mkdir()
+    problems = Problems()
+    assert read(tmp_path / pattern, problems) == [b"text"]
+    assert problems.lines() == [
+        f"skipped 2 x not a file, first {tmp_path}/b.txt: neither a file nor a directory",
+    ]
+    assert error_of(tmp_path / "b.txt") == f"{tmp_path}/b.txt: neither a file nor a directory"
+    (tmp_path / "b.txt").unlink()
+    (tmp_path / "a.txt").unlink()
+    problems = Problems()
+    with pytest.raises(AUNetError):
+        read(tmp_path / pattern, problems)
+    with pytest.raises(AUNetError):
+        find_files(str(tmp_path / pattern), problems)
+    assert problems.first == {"not a file": f"{tmp_path}/c.txt: leads to nowhere, which is not there"}
+
+
+@pytest.mark.parametrize("pattern", ["**/*.txt", "*/*.txt"])
+def test_what_several_links_lead_to_is_read_once(tmp_path, pattern):
+    write(tmp_path / "a" / "x.txt", ["text"])
+    (tmp_path / "a" / "y.txt").symlink_to("x.txt")
+    (tmp_path / "b").symlink_to("a")
+    problems = Problems()
+    assert read(tmp_path / pattern, problems) == [b"text"]
+    first = f"first {tmp_path}/a/y.txt: is {tmp_path}/a/x.txt, which is read once"
+    assert problems.lines() == [f"skipped 3 x repeated file, {first}"]
+    (tmp_path / "a" / "itself").symlink_to(".")
+    assert read(tmp_path / pattern) == [b"text"]
+
+
 def test_a_name_that_looks_like_a_glob(tmp_path):
     assert read(write(tmp_path / "a[1].txt", ["text"])) == [b"text"]
 
@@ -237,7 +275,7 @@ BAD_LINES = {
     "not an object": ("[1, 2]", "a JSON list, expected an object with the key 'text'"),
     "no text field": (
         '{"id": 1, "content": "b"}',
-        "text_field is 'text', the line has the keys: id, content; set text_field",
+        "text_field is 'text', the line has the keys: 'id', 'content'; set text_field",
     ),
     "text is not a string": ('{"text": null}', "'text' is null, expected a string"),
     "empty document": ('{"text": ""}', "'text' is empty"),
@@ -286,9 +324,11 @@ def test_line_numbers_in_the_middle_of_a_file(tmp_path, monkeypatch):
     assert problems.first["malformed JSON"].startswith(f"{path}:151: ")
 
 
-def test_a_key_with_a_line_end_stays_on_one_line(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"a\\nb": 1}\n')
-    assert "the line has the keys: a b; set" in error_of(tmp_path / "a.jsonl")
+def test_what_keys_hold_does_not_reach_the_terminal(tmp_path):
+    keys = {"a\nb": 1, "\x1b[31mred\x07": 1, "k" * 100_000: 1, "größe": 1}
+    (tmp_path / "a.jsonl").write_text(json.dumps(keys) + "\n")
+    shown = r"'a\nb', '\x1b[31mred\x07', " + f"'{'k' * 60}...', 'größe'"
+    assert f"the line has the keys: {shown}; set" in error_of(tmp_path / "a.jsonl")
 
 
 def test_empty_files(tmp_path):
@@ -349,6 +389,19 @@ def test_truncated_files_are_read_up_to_the_cut(tmp_path, suffix):
     assert problems.first["corrupt file"] == f"{path}:{len(found) + 1}: truncated {name} file; read up to here"
 
 
+@pytest.mark.parametrize(
+    ("chunks", "compress"),
+    [(gzip_chunks, gzip.compress), (zstd_chunks, zstandard.ZstdCompressor(level=19).compress)],
+)
+def test_what_is_decompressed_at_a_time_has_a_limit(chunks, compress):
+    lines = b'{"text": "aaaa"}\n' * 4_000_000
+    compressed = compress(lines)
+    assert len(compressed) < len(lines) / 200
+    sizes = [len(chunk) for chunk in chunks(io.BytesIO(compressed))]
+    assert sum(sizes) == len(lines)
+    assert max(sizes) <= 16 << 20
+
+
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet"])
 def test_files_that_are_not_what_their_name_says(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
@@ -379,7 +432,7 @@ def test_parquet_without_the_column_or_with_other_types(tmp_path):
     pq.write_table(pa.table({"id": [1], "body": ["b"]}), path)
     assert error_of(path) == (
         f"{path}: no usable document; first problem: {path}: "
-        "text_field is 'text', the file has the columns: id, body; set text_field"
+        "text_field is 'text', the file has the columns: 'id', 'body'; set text_field"
     )
     assert error_of(path, text_field="id").endswith(f"{path}:1: 'id' is int, expected a string")
     pq.write_table(pa.table({"text": ["a", None, "", "d"]}), path, row_group_size=2)
@@ -426,7 +479,7 @@ def test_hub_datasets_that_are_not_there(tmp_path):
     assert message.startswith(f"hf:{tmp_path}@nosuch: ")
     assert "nosuch" in message.removeprefix(f"hf:{tmp_path}@nosuch")
     assert error_of(f"hf:{tmp_path}/absent").startswith(f"hf:{tmp_path}/absent: ")
-    assert "the row has the keys: text, n; set text_field" in error_of(f"hf:{tmp_path}", text_field="body")
+    assert "the row has the keys: 'text', 'n'; set text_field" in error_of(f"hf:{tmp_path}", text_field="body")
 
 
 # Lanes of a source
@@ -462,6 +515,41 @@ def test_sizes_are_those_of_the_text(tmp_path):
     assert plans[".txt"].size == 500_000
     for suffix in SUFFIXES[1:4]:
         assert plans[suffix].size == pytest.approx(plans[".jsonl"].size, rel=0.01)
+
+
+def plan_of_table(path, columns, field="text", **options):
+    pq.write_table(pa.table(columns), path, **options)
+    return plan_source(SourceConfig(path=str(path), text_field=field), 4, Problems())
+
+
+def test_text_that_comes_again_in_parquet_counts_each_time(tmp_path):
+    """The file holds it once, in a dictionary."""
+    texts = [str(i % 5) * 1000 for i in range(400)]
+    for shared in (texts, pa.array(texts).dictionary_encode(), [text.encode() for text in texts]):
+        plan = plan_of_table(tmp_path / "a.parquet", {"text": shared}, row_group_size=100)
+        assert plan.size == pytest.approx(400_000)
+        assert plan.lane_sizes == pytest.approx((100_000,) * 4)
+
+
+def test_a_large_row_group_is_sampled(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "SAMPLE", 1000)
+    plan = plan_of_table(tmp_path / "a.parquet", {"text": ["word " * 20] * 2000})
+    assert plan.size == pytest.approx(200_000)
+
+
+def test_files_with_and_without_repetition_have_one_size_together(tmp_path):
+    draw = np.random.default_rng(0)
+    for i in range(4):
+        text = [draw.bytes(500).hex() if i else "x" * 1000 for _ in range(200)]
+        pq.write_table(pa.table({"text": text}), tmp_path / f"{i}.parquet")
+    assert plan_source(SourceConfig(path=str(tmp_path)), 4, Problems()).size == pytest.approx(800_000, rel=0.02)
+
+
+def test_names_of_columns_may_hold_dots_and_begin_alike(tmp_path):
+    columns = {"id": [1] * 50, "meta.text": ["a" * 100] * 50, "meta": ["b" * 30] * 50}
+    for field, letter, size in (("meta.text", b"a", 100), ("meta", b"b", 30)):
+        assert plan_of_table(tmp_path / "a.parquet", columns, field).size == pytest.approx(50 * size)
+        assert read(tmp_path / "a.parquet", text_field=field) == [letter * size] * 50
 
 
 def test_lanes_are_as_large_as_what_starts_in_them(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ a byte offset, or a number of lines or rows.
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -19,6 +19,8 @@ from aunet.data.problems import Problems
 from aunet.errors import AUNetError
 
 MIB = 1 << 20
+LONGEST_NAME = 60
+"""Characters of a key or column that a problem shows; it may be anything, and goes to a terminal."""
 
 
 class Block(NamedTuple):
@@ -43,8 +45,8 @@ class Format(ABC):
     def blocks(self, path: str, size: int, block_bytes: int, field: str, problems: Problems) -> list[Block]:
         """Cut a file of `size` bytes into blocks of about `block_bytes`; [] and a problem where it can't be used."""
 
-    def expansion(self, path: str) -> float:
-        """Uncompressed bytes per byte of the file, estimated from its beginning."""
+    def expansion(self, paths: Sequence[str], field: str) -> float:
+        """Uncompressed bytes per byte that `blocks` states, estimated from the beginnings of some of the files."""
         return 1.0
 
     def held(self, block: Block) -> float:
@@ -128,7 +130,8 @@ def _check_size(file: IO[bytes], block: Block) -> None:
 
 def no_field(field: str, names: list[str], noun: str, plural: str) -> str:
     """What is wrong where the text field is missing, with what is there and the mend."""
-    shown = ", ".join(one_line(name) for name in names[:12]) + (", ..." if len(names) > 12 else "")
+    cut = (name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..." for name in names[:12])
+    shown = ", ".join(map(repr, cut)) + (", ..." if len(names) > 12 else "")
     return f"text_field is {field!r}, the {noun} has the {plural}: {shown or 'none'}; set text_field"
 
 

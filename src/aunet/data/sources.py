@@ -18,6 +18,7 @@ from aunet.errors import AUNetError
 
 HUB = "hf:"
 LINK = "link to a directory"
+NEITHER = "neither a file nor a directory"
 SAMPLED_FILES = 8
 BLOCKS_PER_SOURCE = 1024
 SMALLEST_BLOCK, LARGEST_BLOCK = 256 << 10, 64 * MIB
@@ -115,7 +116,7 @@ class SourcePlan(NamedTuple):
     lane_sizes: tuple[float, ...]
     """What each holds, by which they take turns, so that all reach the end of an epoch at about the same time."""
     size: float
-    """Uncompressed bytes, NaN if unknown: exact for plain files and parquet, estimated for compressed ones."""
+    """Uncompressed bytes, NaN if unknown: exact for plain files, estimated for compressed ones and parquet."""
     files: int
     bytes: int
     """Size of the files as they lie on the disk."""
@@ -184,7 +185,7 @@ def _survey(source: SourceConfig, problems: Problems) -> _Survey:
     files = [(path, _file_size(path)) for path in find_files(source.path, problems)]
     total = sum(size for _, size in files)
     block_bytes = min(max(total // BLOCKS_PER_SOURCE, SMALLEST_BLOCK), LARGEST_BLOCK)
-    expansions = _expansions(files)
+    expansions = _expansions(files, source.text_field)
     blocks = []
     for path, size in files:
         if size == 0:
@@ -196,20 +197,21 @@ def _survey(source: SourceConfig, problems: Problems) -> _Survey:
     return _Survey(blocks, len(files), total, _digest(files))
 
 
-def _expansions(files: Sequence[tuple[str, int]]) -> dict[str, float]:
+def _expansions(files: Sequence[tuple[str, int]], field: str) -> dict[str, float]:
     """Uncompressed bytes per byte of each format, from the beginning of a few of its files."""
     found = {}
     for kind in dict.fromkeys(format_of(path) or "" for path, _ in files):
         paths = [path for path, size in files if size and format_of(path) == kind]
         sample = paths[:: max(len(paths) // SAMPLED_FILES, 1)][:SAMPLED_FILES]
-        found[kind] = sum(FORMATS[kind].expansion(path) for path in sample) / max(len(sample), 1)
+        found[kind] = FORMATS[kind].expansion(sample, field)
     return found
 
 
 def find_files(path: str, problems: Problems) -> list[str]:
     """Files that a path, glob or directory means, sorted; directories are walked, names with a leading dot left out.
 
-    A file without a known suffix is refused if it is named, counted if a glob or directory holds it.
+    A file without a known suffix, or a pipe, is refused if it is named, counted if a glob or directory holds it. What
+    several links lead to is taken once.
     """
     if not path:  # which would mean the current directory
         raise AUNetError("the path of a source is empty; name a file, a directory or a glob")
@@ -229,19 +231,30 @@ def _find(root: Path, path: str, problems: Problems) -> list[str]:
     if root.is_dir():
         found = _walk(root, problems)
     elif has_magic(path):
-        matches = (Path(match) for match in glob(str(root), recursive=True))  # noqa: PTH207 (absolute patterns)
-        found = sorted(str(match) for match in matches if match.is_file())
+        matches = glob(str(root), recursive=True)  # noqa: PTH207 (absolute patterns)
+        found = sorted(match for match in matches if not Path(match).is_dir())
     else:
-        raise AUNetError(f"{path}: no such file or directory")
-    usable = [name for name in found if format_of(name)]
-    for name in found:
-        if not format_of(name):
-            problems.add("unknown kind of file", name, f"unknown kind of file; known: {', '.join(SUFFIXES)}")
+        raise AUNetError(f"{path}: {NEITHER}" if root.exists() else f"{path}: no such file or directory")
+    usable = _usable(found, problems)
     if not usable:
         what = "holds" if root.is_dir() else "matches"
         links = f"; {LINK} is not followed" if LINK in problems.counts else ""
         raise AUNetError(f"{path}: {what} no file of a known kind ({', '.join(SUFFIXES)}){links}")
     return usable
+
+
+def _usable(found: Iterable[str], problems: Problems) -> list[str]:
+    """Regular files of a known kind, each once; the others are counted."""
+    usable: dict[str, str] = {}
+    for name in found:
+        if not Path(name).is_file():
+            leads = "" if Path(name).exists() else f"leads to {Path(name).readlink()}, which is not there"
+            problems.add("not a file", name, leads or NEITHER)
+        elif not format_of(name):
+            problems.add("unknown kind of file", name, f"unknown kind of file; known: {', '.join(SUFFIXES)}")
+        elif (first := usable.setdefault(os.path.realpath(name), name)) != name:
+            problems.add("repeated file", name, f"is {first}, which is read once")
+    return list(usable.values())
 
 
 def _walk(root: Path, problems: Problems) -> list[str]:

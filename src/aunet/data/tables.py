@@ -1,10 +1,11 @@
 """Parquet files and Hugging Face datasets: documents as rows of a table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 from aunet.data.blocks import (
+    MIB,
     Block,
     Document,
     Format,
@@ -17,6 +18,9 @@ from aunet.data.blocks import (
 )
 from aunet.data.problems import Problems
 from aunet.errors import AUNetError, MissingExtra
+
+SAMPLE = 32 * MIB
+"""Bytes of text of a row group from which the size of parquet files is estimated."""
 
 
 class Parquet(Format):
@@ -38,15 +42,26 @@ class Parquet(Format):
             return []
         if metadata.num_rows == 0:
             problems.add("empty file", path, "empty file")
-        leaf = next(
-            (i for i in range(metadata.num_columns) if metadata.schema.column(i).path.split(".")[0] == field), 0
-        )
-        groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
         return [
-            Block("parquet", path, i, i + 1, group.column(leaf).total_uncompressed_size, size)
-            for i, group in enumerate(groups)
-            if group.num_rows
+            Block("parquet", path, group, group + 1, _encoded_bytes(metadata, group, field), size)
+            for group in range(metadata.num_row_groups)
+            if metadata.row_group(group).num_rows
         ]
+
+    def expansion(self, paths: Sequence[str], field: str) -> float:
+        """Bytes of text per encoded byte: a dictionary holds a text that comes again only once."""
+        arrow, parquet = _pyarrow()
+        text = encoded = 0.0
+        for path in paths:
+            try:
+                with open_file(path) as file:
+                    reader = parquet.ParquetFile(file, buffer_size=MIB)
+                    if field in reader.schema_arrow.names and reader.metadata.num_rows:
+                        more, of = _sample(arrow, reader, field)
+                        text, encoded = text + more, encoded + of
+            except (arrow.ArrowException, OSError):
+                continue  # `blocks` or `read` say what is wrong with it
+        return text / encoded if text and encoded else 1.0
 
     def read(self, block: Block, position: int, field: str, problems: Problems) -> Iterator[Document]:
         """A position is a number of rows in the row group."""
@@ -56,12 +71,11 @@ class Parquet(Format):
             try:
                 reader = parquet.ParquetFile(file)
                 before = sum(reader.metadata.row_group(i).num_rows for i in range(block.start))
-                # Threads of Arrow don't survive a fork, and a worker is one core anyway.
-                for batch in reader.iter_batches(256, row_groups=[block.start], columns=[field], use_threads=False):
-                    if number + len(batch) <= position:
-                        number += len(batch)
+                for column in _columns(reader, block.start, field):
+                    if number + len(column) <= position:
+                        number += len(column)
                         continue
-                    for value in _as_bytes(arrow, batch.column(0)).to_pylist():
+                    for value in _as_bytes(arrow, column).to_pylist():
                         number += 1
                         if number <= position:
                             continue
@@ -104,6 +118,32 @@ class HubShard(Format):
             raise
         except Exception as error:  # the readers behind a hub dataset raise whatever they like
             raise AUNetError(f"{block.path} shard {block.start}:{number + 1}: {one_line(error)}") from error
+
+
+def _encoded_bytes(metadata: Any, group: int, field: str) -> int:
+    """Of a column in a row group, before compression; 0 for one that is nested, which holds no text."""
+    columns = map(metadata.row_group(group).column, range(metadata.num_columns))
+    return next((column.total_uncompressed_size for column in columns if column.path_in_schema == field), 0)
+
+
+def _columns(reader: Any, group: int, field: str) -> Iterator[Any]:
+    """The column of a row group, in pieces of a few rows."""
+    # Threads of Arrow don't survive a fork, and a worker is one core anyway.
+    for batch in reader.iter_batches(256, row_groups=[group], columns=[field], use_threads=False):
+        yield batch.column(batch.schema.names.index(field))  # the prefix of another name selects that too
+
+
+def _sample(arrow: Any, reader: Any, field: str) -> tuple[float, float]:
+    """Bytes of text and encoded bytes of the first row group with rows; of a large one, what its beginning gives."""
+    metadata = reader.metadata
+    group = next(i for i in range(metadata.num_row_groups) if metadata.row_group(i).num_rows)
+    text = rows = 0
+    for column in _columns(reader, group, field):
+        text += sum(len(value) for value in _as_bytes(arrow, column).to_pylist() if isinstance(value, bytes))
+        rows += len(column)
+        if text >= SAMPLE:
+            break
+    return text * metadata.row_group(group).num_rows / max(rows, 1), _encoded_bytes(metadata, group, field)
 
 
 def _as_bytes(arrow: Any, column: Any) -> Any:
