@@ -14,7 +14,7 @@ from torch import nn
 
 from aunet.compiler import CPP_COMPILERS
 from aunet.config import RunConfig
-from aunet.errors import ConfigError
+from aunet.errors import AUNetError, ConfigError
 from aunet.model.aunet import AUNet
 from aunet.presets import load_run
 from aunet.train.distributed import ALONE, Ranks, ask_ahead, check, find_ranks, in_order
@@ -279,3 +279,9 @@ def test_what_ranks_cannot_train_is_one_line(tmp_path: Path, count: int, rows: i
     with pytest.raises(ConfigError, match=message) as error:
         check(config, Ranks(0, count), rows)
     assert "\n" not in str(error.value)
+
+
+def test_what_fails_at_one_rank_is_told_with_its_file(tmp_path: Path) -> None:
+    with pytest.raises(AUNetError) as caught:
+        ALONE.together((tmp_path / "gone").read_bytes)
+    assert str(caught.value) == f"{tmp_path / 'gone'}: No such file or directory"

@@ -116,7 +116,8 @@ class Ranks:
         except AUNetError as error:
             problem = str(error)
         except OSError as error:
-            problem = error.strerror or str(error)
+            place = f"{error.filename}: " if error.filename else ""
+            problem = f"{place}{error.strerror or error}"
         said = self.each((done, problem))
         for _, problem in said:
             if problem is not None:
