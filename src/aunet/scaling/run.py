@@ -5,7 +5,6 @@ the trainer from the documents that it reads.
 """
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -35,6 +34,7 @@ from aunet.scaling.records import (
 )
 from aunet.train import metrics
 from aunet.train.plan import make_plan
+from aunet.train.resumption import forget_checkpoints
 from aunet.train.run import run_training
 from aunet.train.runtime import prepare_device
 from aunet.vocabulary import vocabulary
@@ -102,7 +102,7 @@ def record_run(job: Job, console: Console) -> int:
         return 0
     write_record(job.record, _record(job, "complete", "", documents))
     if job.remove_checkpoints:
-        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
+        forget_checkpoints(job.out)
     return 0
 
 

@@ -33,7 +33,10 @@ class Metrics:
 
     def __init__(self, directory: Path, config: RunConfig, resumed_step: int) -> None:
         path = directory / FILE
-        kept = [line for line in read(path) if line["step"] <= resumed_step] if path.exists() else []
+        try:
+            kept = [line for line in read(path) if line["step"] <= resumed_step]
+        except FileNotFoundError:
+            kept = []
         with replacing(path) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._valid = {line["step"]: line for line in kept if "valid_bits_per_byte" in line}

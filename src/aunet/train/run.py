@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +18,6 @@ from aunet.errors import ConfigError
 from aunet.files import make_directory, write_json
 from aunet.model.directory import RUN, keep_tokenizer
 from aunet.splitting import splitter
-from aunet.train import checkpoint
 from aunet.train.distributed import check, find_ranks, joined
 from aunet.train.loop import Outcome, Trainer, Validate
 from aunet.train.measures import peak_rate
@@ -26,6 +26,7 @@ from aunet.train.ngrams import know_ngrams
 from aunet.train.plan import make_plan
 from aunet.train.profile import tracing
 from aunet.train.progress import TrainingProgress
+from aunet.train.resumption import find_checkpoint, note_saved
 from aunet.train.runtime import locked, prepare_device
 from aunet.train.saving import Saver, policy
 from aunet.train.stop import stop_on_signals
@@ -79,7 +80,7 @@ def run_training(
         stop_on_signals(seconds, patient=ranks.count > 1) as stop,
     ):
         progress_lines = [f"held-out text: {line}" for line in held_out.lines()]
-        found = checkpoint.newest(storage, progress_lines.append, ranks)
+        found = find_checkpoint(storage, out, progress_lines.append, ranks)
         trainer = Trainer(config, plan, loader, device, ranks, watch)
         if found:
             trainer.resume(found)
@@ -107,7 +108,7 @@ def run_training(
                 progress.say(line)
             with (
                 tracing(config.train.profile, trainer.model, out, ranks, progress.say) as marking,
-                Saver(storage, policy(config.train), ranks) as saver,
+                Saver(storage, policy(config.train), ranks, partial(note_saved, out, storage)) as saver,
             ):
                 trainer.mark, trainer.after_step = marking
                 outcome = trainer.run(validate, metrics, progress, stop, saver)

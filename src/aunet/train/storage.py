@@ -91,11 +91,9 @@ class Directory(Storage):
 
     def steps(self) -> dict[int, set[str]]:
         """The names of the files of every step that has any."""
-        root = Path(self.root)
-        if not root.is_dir():
-            return {}
-        numbers = {path: _number(path.name) for path in root.iterdir() if path.is_dir()}
-        return {n: {file.name for file in path.iterdir()} for path, n in numbers.items() if n is not None}
+        numbers = {path: _number(path.name) for path in _entries(Path(self.root)) or []}
+        listed = {n: _entries(path) for path, n in numbers.items() if n is not None}
+        return {n: {file.name for file in files} for n, files in listed.items() if files is not None}
 
     def read(self, step: int, name: str) -> bytes:
         """A small file; FileNotFoundError where there is none."""
@@ -275,6 +273,14 @@ def storage_at(place: str, scratch: Path) -> Storage:
     if protocol == "memory":
         raise ConfigError("train.checkpoints: memory:// ends with the process; name a directory or an object store")
     return Remote(place, scratch)
+
+
+def _entries(directory: Path) -> list[Path] | None:
+    """What a directory holds; None where there is no directory, for which an error of the disk is not taken."""
+    try:
+        return list(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _number(name: str) -> int | None:
