@@ -81,6 +81,7 @@ def run_training(
     ):
         progress_lines = [f"held-out text: {line}" for line in held_out.lines()]
         found = find_checkpoint(storage, out, progress_lines.append, ranks)
+        ranks.together(storage.try_out)  # rather than at the first save, hours later
         trainer = Trainer(config, plan, loader, device, ranks, watch)
         if found:
             trainer.resume(found)

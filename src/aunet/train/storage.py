@@ -12,12 +12,13 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aunet.config import TrainConfig
 from aunet.errors import AUNetError, ConfigError, MissingExtra
-from aunet.files import flush, replacing
+from aunet.files import flush, make_directory, replacing
 
 PAUSES = (1.0, 4.0, 16.0)
 """Seconds between the tries of what fails at a server."""
@@ -42,6 +43,10 @@ class Storage(ABC):
     def name(self, step: int) -> str:
         """The checkpoint of a step, as users see it."""
         return f"{self.root}/step-{step}"
+
+    @abstractmethod
+    def try_out(self) -> None:
+        """Write a small file and delete it; AUNetError that names `train.checkpoints` where that cannot be done."""
 
     @abstractmethod
     def steps(self) -> dict[int, set[str]]:
@@ -88,6 +93,10 @@ class Directory(Storage):
     """A directory that all ranks see."""
 
     shared = True
+
+    def try_out(self) -> None:
+        """Create the directory, write a small file and delete it."""
+        make_directory(Path(self.root), "train.checkpoints")
 
     def steps(self) -> dict[int, set[str]]:
         """The names of the files of every step that has any."""
@@ -155,6 +164,19 @@ class Remote(Storage):
         except ValueError as error:
             raise ConfigError(f"train.checkpoints: {url}: {error}") from None
         self._scratch = scratch
+
+    def try_out(self) -> None:
+        """Upload a small file and delete it, where that is allowed: without, checkpoints stay."""
+        place = f"{self._path}/.writable"
+        try:
+            self._patiently(self.root, lambda: self._files.pipe_file(place, b"\n"))
+        except (AUNetError, FileNotFoundError) as error:
+            reason = _line(error).removeprefix(f"{self.root}: ")
+            raise AUNetError(
+                f"train.checkpoints: {self.root} cannot be written to ({reason}); name another place"
+            ) from None
+        with suppress(Exception):  # what client libraries raise has no common name; another rank may have deleted it
+            self._files.rm_file(place)
 
     def steps(self) -> dict[int, set[str]]:
         """The names of the files of every step that has any."""
