@@ -20,7 +20,7 @@ from aunet.model.aunet import AUNet
 from aunet.presets import load_run
 from aunet.train import loop
 from aunet.train.run import run_training
-from tests.runs import aunet, here, losses, metrics, start, wait_for_step, write_config
+from tests.runs import aunet, here, losses, metrics, start, wait_for_step, write_config, write_text
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +248,25 @@ def test_a_complete_run_is_not_validated_again(uninterrupted: Path, tmp_path: Pa
     assert "step-12 is after step 12 of 12" in result.stdout
     assert metrics(tmp_path / "out") == metrics(uninterrupted)
     assert "bits per byte on held-out text" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_another_held_out_text_is_scored_anew(uninterrupted: Path, tmp_path: Path) -> None:
+    """A complete run, and one that keeps its best: the scores of the text before say nothing of this one."""
+    shutil.copytree(uninterrupted, tmp_path / "out")
+    other = write_text(tmp_path / "other.jsonl", 5, seed=9)
+    settings = (uninterrupted.parent / "config.yaml", f"train.out={tmp_path / 'out'}", f"data.valid=[{{path: {other}}}]")
+    assert here("train", *settings).returncode == 0
+    before, now = (line["valid_bits_per_byte"] for line in metrics(tmp_path / "out") if "valid_bits_per_byte" in line)
+    assert before != now
+    assert f"bits per byte on held-out text: {now:.4f}" in (tmp_path / "out" / "README.md").read_text()
+    best = ("train.valid_every=1", "train.keep_best=3", "train.steps=13")
+    result = here("train", *settings, *best)
+    assert result.returncode == 0, result.stderr
+    state = json.loads((tmp_path / "out" / "checkpoints" / "step-13" / "state.json").read_text())
+    assert state["valid"] == {"12": now, "13": metrics(tmp_path / "out")[-1]["valid_bits_per_byte"]}
+    assert here("train", *settings, *best, "train.steps=14", "data.valid_bytes=9").returncode == 0
+    state = json.loads((tmp_path / "out" / "checkpoints" / "step-14" / "state.json").read_text())
+    assert list(state["valid"]) == ["14"]
 
 
 @pytest.mark.skipif(not any(shutil.which(name) for name in CPP_COMPILERS), reason="torch.compile needs a C++ compiler")
