@@ -39,9 +39,7 @@ def content(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def test_a_disk_that_fails_while_looking_ends_the_run(
-    whole: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fails_while_looking_ends_the_run(whole: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = content(out)
     with monkeypatch.context() as patch:
         patch.setattr(Directory, "read", failing)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -254,7 +255,11 @@ def test_another_held_out_text_is_scored_anew(uninterrupted: Path, tmp_path: Pat
     """A complete run, and one that keeps its best: the scores of the text before say nothing of this one."""
     shutil.copytree(uninterrupted, tmp_path / "out")
     other = write_text(tmp_path / "other.jsonl", 5, seed=9)
-    settings = (uninterrupted.parent / "config.yaml", f"train.out={tmp_path / 'out'}", f"data.valid=[{{path: {other}}}]")
+    settings = (
+        uninterrupted.parent / "config.yaml",
+        f"train.out={tmp_path / 'out'}",
+        f"data.valid=[{{path: {other}}}]",
+    )
     assert here("train", *settings).returncode == 0
     before, now = (line["valid_bits_per_byte"] for line in metrics(tmp_path / "out") if "valid_bits_per_byte" in line)
     assert before != now
@@ -322,6 +327,39 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(uninterrupted: Path, tm
     assert foreign.returncode == 2
     assert foreign.stderr.count("\n") == 1
     assert "config.json is not the configuration of an aunet model" in foreign.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("__init__", RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried\nto")),
+        ("train_step", torch.OutOfMemoryError("CUDA out of memory. Tried\nto")),
+        ("save", MemoryError()),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    def short(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loop.Trainer, where, short)
+    result = here("train", write_config(tmp_path), "train.steps=1", "data.workers=0")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("aunet: error: out of memory (")
+    model = AUNet.on_meta(load_run(str(tmp_path / "config.yaml"), []).model)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    assert f": the model has {size:,} parameters; lower train.batch_bytes, raise train.accumulate, set " in line
+
+
+def test_a_mistake_is_not_taken_for_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: Any) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(loop.Trainer, "train_step", wrong)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        here("train", write_config(tmp_path), "data.workers=0")
 
 
 def test_a_copy_that_was_validated_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

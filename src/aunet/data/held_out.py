@@ -25,7 +25,9 @@ def identity(config: DataConfig) -> str:
 def refuse_overlap(config: DataConfig, plans: Sequence[SourcePlan]) -> None:
     """ConfigError that names both keys where a file of `valid` is one of `sources`; `plans`: of the sources."""
     trained = {
-        _place(path): i for i, plan in enumerate(plans) for path in {block.path for lane in plan.lanes for block in lane}
+        _place(path): i
+        for i, plan in enumerate(plans)
+        for path in {block.path for lane in plan.lanes for block in lane}
     }
     for v, source in enumerate(config.valid):
         for path in _files(source):

@@ -25,7 +25,9 @@ def note_saved(out: Path, storage: Storage, step: int) -> None:
     write_json(out / SAVED, {"step": step, "checkpoint": storage.name(step)})
 
 
-def find_checkpoint(storage: Storage, out: Path, warn: Callable[[str], None], ranks: Ranks = ALONE) -> Checkpoint | None:
+def find_checkpoint(
+    storage: Storage, out: Path, warn: Callable[[str], None], ranks: Ranks = ALONE
+) -> Checkpoint | None:
     """The checkpoint that the run in `out` goes on from; None where it begins. `warn` is told of what is passed over.
 
     AUNetError, on all ranks, where there were checkpoints and none of them can be used.

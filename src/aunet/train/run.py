@@ -27,7 +27,7 @@ from aunet.train.plan import make_plan
 from aunet.train.profile import tracing
 from aunet.train.progress import TrainingProgress
 from aunet.train.resumption import find_checkpoint, note_saved
-from aunet.train.runtime import locked, prepare_device
+from aunet.train.runtime import enough_memory, locked, prepare_device
 from aunet.train.saving import Saver, policy
 from aunet.train.stop import stop_on_signals
 from aunet.train.storage import open_storage
@@ -73,6 +73,7 @@ def run_training(
     validate = make_validate(config, held_out)
     rule = splitter(config.model.splitter)
     with (
+        enough_memory(config),
         locked(out) if ranks.first else nullcontext(),
         joined(ranks, device) as store,
         watching(ranks, store, config.train.stall_timeout) as watch,
