@@ -38,7 +38,8 @@ class Loader:
     """Rows of `config.sources`, for ever.
 
     Every source is looked at when the loader is made: AUNetError, with one line, if one has no usable document, and
-    where held-out text is among them. What is skipped later is in `problems`. Workers start with the first row; `close`, or a `with` block, stops them.
+    where held-out text is among them. What is skipped later is in `problems`. Workers start with the first row;
+    `close`, or a `with` block, stops them.
 
     `start_method`: how workers start ("fork", "spawn"), the system's best if not given. `share`: which of the rows to
     give, all if not given; the state is that of all.
