@@ -21,7 +21,7 @@ from aunet.model.aunet import AUNet
 from aunet.presets import load_run
 from aunet.train import loop
 from aunet.train.run import run_training
-from tests.runs import aunet, here, losses, metrics, start, wait_for_step, write_config, write_text
+from tests.runs import aunet, done, here, losses, metrics, start, wait_for_step, write_config, write_text
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,12 @@ def test_held_out_text_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     result = here("train", config, "data.workers=0", "train.steps=1")
     assert result.returncode == 0, result.stderr
     assert f"held-out text: skipped 1 x malformed JSON, first {tmp_path}/valid.jsonl:6" in result.stdout
+
+
+def test_validations_without_held_out_text_are_told_not_to_be(tmp_path: Path) -> None:
+    settings = ("data.valid=[]", "train.valid_every=2", "data.workers=0", "train.steps=2")
+    told = done("train", write_config(tmp_path), *settings)
+    assert "train.valid_every: nothing is validated, for there is no data.valid" in told
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

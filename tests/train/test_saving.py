@@ -22,7 +22,7 @@ from aunet.train import checkpoint, run
 from aunet.train.loop import Trainer
 from aunet.train.saving import Policy, Saver
 from aunet.train.storage import Directory
-from tests.runs import aunet, environment, files_up_to, here, losses, metrics, start, write_config
+from tests.runs import aunet, environment, files_up_to, here, losses, metrics, refused, start, write_config
 
 
 class Gate(Directory):
@@ -295,6 +295,8 @@ def test_the_best_by_validation_stay(tmp_path: Path) -> None:
 def test_the_best_need_validations(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="train: keep_best: only steps that are validated have a score"):
         load_run(str(write_config(tmp_path)), ["train.keep_best=1"])
+    line = refused("train", tmp_path / "config.yaml", "train.keep_best=1", "train.valid_every=2", "data.valid=[]")
+    assert line == "train.keep_best: the best are those that score best on held-out text; give data.valid"
 
 
 def test_a_signal_waits_for_its_save(tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ def run_training(
             f"model.tokenizer: bytes have {VOCAB_SIZE} ids, this model has {config.model.vocab_size}; give the "
             "tokenizer.json of its tokens (aunet tokenizer train makes one); aunet info works without"
         )
+    # Not of the configuration's own checks: those of older checkpoints, which are read too, may say so.
+    if config.train.keep_best and not config.data.valid:
+        raise ConfigError("train.keep_best: the best are those that score best on held-out text; give data.valid")
     words = vocabulary(config.model)
     plan = make_plan(config)
     ranks = find_ranks()
@@ -81,6 +84,8 @@ def run_training(
         stop_on_signals(seconds, patient=ranks.count > 1) as stop,
     ):
         progress_lines = [f"held-out text: {line}" for line in held_out.lines()]
+        if config.train.valid_every and not validate:
+            progress_lines.append("train.valid_every: nothing is validated, for there is no data.valid")
         found = find_checkpoint(storage, out, progress_lines.append, ranks)
         ranks.together(storage.try_out)  # rather than at the first save, hours later
         trainer = Trainer(config, plan, loader, device, ranks, watch)
