@@ -4,11 +4,13 @@ import io
 import json
 import os
 import random
+import resource
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,19 @@ def command(*arguments: str | Path) -> list[str]:
 def environment() -> dict[str, str]:
     """No colours and no terminal, whatever the caller has, and one thread, as the tests themselves have."""
     return {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """What is longer cannot be written, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

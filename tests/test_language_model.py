@@ -258,3 +258,17 @@ def test_compiled_kernels_are_refused_for_weights_that_they_cannot_read(tmp_path
     assert _refused(tmp_path, native=True).startswith("native: the compiled kernels read no float16")
     assert not aunet.load(tmp_path).native
     assert len(aunet.load(tmp_path).generate("One ", max_bytes=5, as_bytes=True)) <= 5
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory")]
+)
+def test_too_little_memory_for_the_weights_names_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("aunet.language_model.load_model", short)
+    with pytest.raises(AUNetError, match="device: cpu has too little free memory for the weights"):
+        aunet.load(tmp_path)

@@ -1,5 +1,8 @@
 """The one exception that users see: a single line that names the file, key or flag and the mend."""
 
+OUT_OF_MEMORY = ("allocate memory", "out of memory")
+"""Words of torch's allocators: that of the CPU raises a RuntimeError like any other."""
+
 
 class AUNetError(Exception):
     """Bad input or an environment that cannot do what was asked; the command line prints it without a traceback."""
@@ -11,6 +14,12 @@ class ConfigError(AUNetError):
 
 class RunFailed(AUNetError):
     """A run that had begun cannot go on: its loss is not finite, or a process that it needs was killed."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short, on any device."""
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return said or isinstance(error, MemoryError)
 
 
 class MissingExtra(AUNetError):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,9 @@ def make_directory(path: Path, key: str) -> None:
     """Create a directory that `key` names, or say in one line why it cannot be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{os.getpid()}"
-        probe.touch()
+        # Ranks in containers may share a number of process.
+        probe = path / f".writable-{secrets.token_hex(8)}"
+        probe.write_bytes(b"\n")
         probe.unlink()
     except OSError as error:
         raise AUNetError(f"{key}: {path} cannot be written to ({error.strerror}); name another directory") from None

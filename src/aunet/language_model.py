@@ -30,7 +30,7 @@ from torch import Tensor
 
 from aunet.bytes import BOS, to_bytes
 from aunet.config import AUNetConfig, StageConfig
-from aunet.errors import AUNetError, ConfigError
+from aunet.errors import AUNetError, ConfigError, is_out_of_memory
 from aunet.evals.bpb import Score, document_bits, score
 from aunet.infer.eager import lay_out_for_reading
 from aunet.infer.generate import collect, generate
@@ -287,7 +287,9 @@ def _usable(device: str | torch.device) -> Iterator[None]:
         raise AUNetError("device: meta keeps no weights; name one that does, such as cpu")
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise AUNetError(f"device: {device!s} has too little free memory for the weights") from None
 
 

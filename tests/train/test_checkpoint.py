@@ -1,7 +1,6 @@
 """Checkpoints: complete by manifest, damaged ones passed over, nothing lost when writing fails."""
 
 import json
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from aunet.errors import AUNetError
 from aunet.train import checkpoint
 from aunet.train.storage import Directory
+from tests.runs import files_up_to
 
 
 def trained(seed: int = 0) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
@@ -78,17 +78,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
 
 def test_a_full_disk_is_one_line_and_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    import signal
-
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the limit is then an error of write(), as a full disk is
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        with pytest.raises(AUNetError) as caught:
-            save(tmp_path, 2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with files_up_to(100), pytest.raises(AUNetError) as caught:
+        save(tmp_path, 2)
     assert "step-2: cannot be written (File too large); the newest complete checkpoint is" in str(caught.value)
     assert "step-1" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -14,14 +14,14 @@ from torch import nn
 
 from aunet.compiler import CPP_COMPILERS
 from aunet.config import RunConfig
-from aunet.errors import ConfigError
+from aunet.errors import AUNetError, ConfigError
 from aunet.model.aunet import AUNet
 from aunet.presets import load_run
 from aunet.train.distributed import ALONE, Ranks, ask_ahead, check, find_ranks, in_order
 from tests.forks import begin
 from tests.model.packs import small_config
 from tests.ranks import start_together, together
-from tests.runs import environment, here, losses, metrics, start, wait_for_step, write_config
+from tests.runs import environment, here, losses, metrics, refused, start, wait_for_step, write_config
 
 
 def same(found: Path, expected: Path, within: float = 1e-5) -> None:
@@ -247,6 +247,38 @@ def test_ranks_are_those_of_torchrun_or_of_a_step_of_slurm() -> None:
         find_ranks(slurm)
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE is '' in the environment, not a whole number"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two' in the environment, not a whole number"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1' in the environment, not a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x' in the environment, not a whole number"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "x"}, "LOCAL_RANK is 'x' in the environment, not a whole number"),
+        ({"WORLD_SIZE": "0"}, "RANK is 0, WORLD_SIZE 0: processes count from 0"),
+        ({"WORLD_SIZE": "1", "RANK": "3"}, "RANK is 3, WORLD_SIZE 1: processes count from 0"),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "2"}, "SLURM_PROCID is 2, SLURM_STEP_NUM_TASKS 2: processes"),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "abc"}, "MASTER_PORT is 'abc' in the environment, not a whole number"),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "65536"}, "MASTER_PORT is 65536; give a free port from 1 to 65535"),
+    ],
+)
+def test_variables_that_say_nothing_are_one_line(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        find_ranks({"MASTER_ADDR": "a", "MASTER_PORT": "1", **variables})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
+        port = str(taken.getsockname()[1])
+        place = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        line = refused("train", write_config(tmp_path), code=1)
+    assert line.startswith(f"rank 0 cannot meet the others at localhost, port {port} (")
+    assert line.endswith("see that MASTER_ADDR is the host of the first one and MASTER_PORT free there")
+
+
 def test_restarts_of_several_machines_need_a_store_of_their_own() -> None:
     found = {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     agents = {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}
@@ -265,6 +297,12 @@ def test_restarts_of_several_machines_need_a_store_of_their_own() -> None:
     [
         (4, 8, "train.copies=3", "train.copies: 4 processes cannot hold 3 copies; give a divisor"),
         (1, 8, "train.copies=2", "train.copies: 1 processes cannot hold 2 copies; give a divisor"),
+        (
+            2,
+            8,
+            "train.device=cuda:0",
+            "train.device: all 2 processes would share cuda:0; give cuda, and each has its own",
+        ),
         (4, 7, "train.accumulate=2", "train.batch_bytes: a step of 7 rows is too small for 4 processes"),
         (
             7,
@@ -279,3 +317,9 @@ def test_what_ranks_cannot_train_is_one_line(tmp_path: Path, count: int, rows: i
     with pytest.raises(ConfigError, match=message) as error:
         check(config, Ranks(0, count), rows)
     assert "\n" not in str(error.value)
+
+
+def test_what_fails_at_one_rank_is_told_with_its_file(tmp_path: Path) -> None:
+    with pytest.raises(AUNetError) as caught:
+        ALONE.together((tmp_path / "gone").read_bytes)
+    assert str(caught.value) == f"{tmp_path / 'gone'}: No such file or directory"

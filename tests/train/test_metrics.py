@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aunet.config import AUNetConfig, RunConfig, StageConfig, TrainConfig
+from aunet.config import AUNetConfig, DataConfig, RunConfig, StageConfig, TrainConfig
 from aunet.train import metrics
 
 CONFIG = RunConfig(model=AUNetConfig(stages=(StageConfig(dim=8, layers=1, head_dim=8),)))
@@ -34,6 +34,29 @@ def test_a_line_is_on_disk_before_the_next_step(tmp_path: Path) -> None:
     log.write(1, {"loss": 0.5})
     assert metrics.read(tmp_path / metrics.FILE) == [{"step": 1, "loss": 0.5}]
     log.close()
+
+
+def test_a_score_of_another_text_is_none(tmp_path: Path) -> None:
+    def opened(valid_bytes: int) -> metrics.Metrics:
+        return metrics.Metrics(tmp_path, CONFIG.model_copy(update={"data": DataConfig(valid_bytes=valid_bytes)}), 9)
+
+    log = opened(100)
+    log.write(2, {"valid_bits_per_byte": 2.5})
+    log.close()
+    other = opened(200)
+    assert other.scores() == {}
+    assert other.validated(2) is None
+    other.write(2, {"valid_bits_per_byte": 3.5})
+    assert other.validated(2) == {"bits_per_byte": 3.5}
+    other.close()
+    again = opened(100)
+    assert again.scores() == {2: 2.5}
+    again.close()
+    older = [{k: v for k, v in line.items() if k != metrics.HELD_OUT} for line in metrics.read(tmp_path / metrics.FILE)]
+    (tmp_path / metrics.FILE).write_text(json.dumps(older[0]) + "\n")
+    unsaid = opened(300)
+    assert unsaid.scores() == {2: 2.5}, "older versions do not say which text it was"
+    unsaid.close()
 
 
 def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:

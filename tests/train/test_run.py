@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -20,7 +21,7 @@ from aunet.model.aunet import AUNet
 from aunet.presets import load_run
 from aunet.train import loop
 from aunet.train.run import run_training
-from tests.runs import aunet, here, losses, metrics, start, wait_for_step, write_config
+from tests.runs import aunet, done, here, losses, metrics, start, wait_for_step, write_config, write_text
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,12 @@ def test_held_out_text_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     assert f"held-out text: skipped 1 x malformed JSON, first {tmp_path}/valid.jsonl:6" in result.stdout
 
 
+def test_validations_without_held_out_text_are_told_not_to_be(tmp_path: Path) -> None:
+    settings = ("data.valid=[]", "train.valid_every=2", "data.workers=0", "train.steps=2")
+    told = done("train", write_config(tmp_path), *settings)
+    assert "train.valid_every: nothing is validated, for there is no data.valid" in told
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_says_how_to_resume_and_exits(
     uninterrupted: Path, tmp_path: Path, number: signal.Signals, code: int
@@ -250,6 +257,29 @@ def test_a_complete_run_is_not_validated_again(uninterrupted: Path, tmp_path: Pa
     assert "bits per byte on held-out text" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_another_held_out_text_is_scored_anew(uninterrupted: Path, tmp_path: Path) -> None:
+    """A complete run, and one that keeps its best: the scores of the text before say nothing of this one."""
+    shutil.copytree(uninterrupted, tmp_path / "out")
+    other = write_text(tmp_path / "other.jsonl", 5, seed=9)
+    settings = (
+        uninterrupted.parent / "config.yaml",
+        f"train.out={tmp_path / 'out'}",
+        f"data.valid=[{{path: {other}}}]",
+    )
+    assert here("train", *settings).returncode == 0
+    before, now = (line["valid_bits_per_byte"] for line in metrics(tmp_path / "out") if "valid_bits_per_byte" in line)
+    assert before != now
+    assert f"bits per byte on held-out text: {now:.4f}" in (tmp_path / "out" / "README.md").read_text()
+    best = ("train.valid_every=1", "train.keep_best=3", "train.steps=13")
+    result = here("train", *settings, *best)
+    assert result.returncode == 0, result.stderr
+    state = json.loads((tmp_path / "out" / "checkpoints" / "step-13" / "state.json").read_text())
+    assert state["valid"] == {"12": now, "13": metrics(tmp_path / "out")[-1]["valid_bits_per_byte"]}
+    assert here("train", *settings, *best, "train.steps=14", "data.valid_bytes=9").returncode == 0
+    state = json.loads((tmp_path / "out" / "checkpoints" / "step-14" / "state.json").read_text())
+    assert list(state["valid"]) == ["14"]
+
+
 @pytest.mark.skipif(not any(shutil.which(name) for name in CPP_COMPILERS), reason="torch.compile needs a C++ compiler")
 def test_compiled_blocks_train_alike(uninterrupted: Path, tmp_path: Path) -> None:
     result = aunet("train", write_config(tmp_path, compile=True))
@@ -303,6 +333,39 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(uninterrupted: Path, tm
     assert foreign.returncode == 2
     assert foreign.stderr.count("\n") == 1
     assert "config.json is not the configuration of an aunet model" in foreign.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("__init__", RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried\nto")),
+        ("train_step", torch.OutOfMemoryError("CUDA out of memory. Tried\nto")),
+        ("save", MemoryError()),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    def short(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loop.Trainer, where, short)
+    result = here("train", write_config(tmp_path), "train.steps=1", "data.workers=0")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("aunet: error: out of memory (")
+    model = AUNet.on_meta(load_run(str(tmp_path / "config.yaml"), []).model)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    assert f": the model has {size:,} parameters; lower train.batch_bytes, raise train.accumulate, set " in line
+
+
+def test_a_mistake_is_not_taken_for_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: Any) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(loop.Trainer, "train_step", wrong)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        here("train", write_config(tmp_path), "data.workers=0")
 
 
 def test_a_copy_that_was_validated_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

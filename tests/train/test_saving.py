@@ -1,15 +1,12 @@
 """Saves in the background: what is saved is the step at which it began, training goes on, nothing fails silently."""
 
 import math
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ from aunet.train import checkpoint, run
 from aunet.train.loop import Trainer
 from aunet.train.saving import Policy, Saver
 from aunet.train.storage import Directory
-from tests.runs import aunet, environment, here, losses, metrics, start, write_config
+from tests.runs import aunet, environment, files_up_to, here, losses, metrics, refused, start, write_config
 
 
 class Gate(Directory):
@@ -41,19 +38,6 @@ class Gate(Directory):
             self.reached.set()
             self.opened.wait()
         super().write(step, name, content)
-
-
-@contextmanager
-def no_large_files() -> Iterator[None]:
-    """Whatever is longer than 100 bytes cannot be written, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
 
 
 def begin(saver: Saver, step: int, value: float, **scores: float) -> dict[str, torch.Tensor]:
@@ -150,10 +134,10 @@ def test_a_failure_in_the_background_is_told_at_the_next_step_and_at_the_end(tmp
     with Saver(Directory(str(tmp_path)), Policy(5)) as saver:
         begin(saver, 1, 1.0)
     message = r"step-2: cannot be written \(File too large\); the newest complete checkpoint is .*step-1"
-    with no_large_files(), pytest.raises(AUNetError, match=message) as caught:
+    with files_up_to(100), pytest.raises(AUNetError, match=message) as caught:
         steps_with_a_save(saver.storage)
     assert "\n" not in str(caught.value)
-    with no_large_files(), pytest.raises(AUNetError, match=message):
+    with files_up_to(100), pytest.raises(AUNetError, match=message):
         steps_with_a_save(saver.storage, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
@@ -168,7 +152,7 @@ def steps_with_a_save(storage: Directory, steps: float = math.inf, reason: str =
 
 
 def test_what_ends_the_run_is_told_rather_than_a_save_that_failed(tmp_path: Path) -> None:
-    with no_large_files(), pytest.raises(AUNetError, match="the reason"):
+    with files_up_to(100), pytest.raises(AUNetError, match="the reason"):
         steps_with_a_save(Directory(str(tmp_path)), 0, "the reason")
 
 
@@ -311,6 +295,8 @@ def test_the_best_by_validation_stay(tmp_path: Path) -> None:
 def test_the_best_need_validations(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="train: keep_best: only steps that are validated have a score"):
         load_run(str(write_config(tmp_path)), ["train.keep_best=1"])
+    line = refused("train", tmp_path / "config.yaml", "train.keep_best=1", "train.valid_every=2", "data.valid=[]")
+    assert line == "train.keep_best: the best are those that score best on held-out text; give data.valid"
 
 
 def test_a_signal_waits_for_its_save(tmp_path: Path) -> None:

@@ -135,6 +135,11 @@ def test_a_bucket_that_is_not_there_is_one_line(server: Server, tmp_path: Path) 
     with pytest.raises(AUNetError, match=r"s3://other/step-1: cannot be written .*there is no such place") as caught:
         save(storage_at("s3://other", tmp_path), 1)
     assert "\n" not in str(caught.value)
+    (tmp_path / "run").mkdir()
+    line = refused("train", write_config(tmp_path / "run"), "train.checkpoints=s3://other/run", code=1)
+    assert line.startswith("train.checkpoints: s3://other/run cannot be written to (")
+    assert line.endswith("; name another place")
+    assert not (tmp_path / "run" / "out" / "metrics.jsonl").exists(), "before the first step"
 
 
 @pytest.mark.parametrize("harm", ["one bit", "cut off", "no shard", "no manifest", "manifest cut off"])
@@ -214,3 +219,13 @@ def test_what_cannot_be_a_place_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(MissingExtra, match=r"s3fs.*aunet\[remote\]"):
         storage_at("s3://bucket/run", tmp_path)
+
+
+def test_a_place_is_tried_before_the_first_step(tmp_path: Path, server: Server, remote: Remote) -> None:
+    for place in (tmp_path / "train.jsonl", tmp_path / "train.jsonl" / "below"):
+        line = refused("train", write_config(tmp_path), f"train.checkpoints={place}", code=1)
+        assert line.startswith(f"train.checkpoints: {place} cannot be written to (")
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+    remote.try_out()
+    assert server.log[-2:] == ["PUT /bucket/run/.writable", "DELETE /bucket/run/.writable"]
+    assert remote.steps() == {}

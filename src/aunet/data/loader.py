@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aunet.config import DataConfig
+from aunet.data.held_out import refuse_overlap
 from aunet.data.lanes import Lane, LaneRow, LaneSpec, LaneState
 from aunet.data.mixing import ALL, Schedule, Share, assign, shares
 from aunet.data.problems import Problems
@@ -36,8 +37,9 @@ DEATHS = 3
 class Loader:
     """Rows of `config.sources`, for ever.
 
-    Every source is looked at when the loader is made: AUNetError, with one line, if one has no usable document. What is
-    skipped later is in `problems`. Workers start with the first row; `close`, or a `with` block, stops them.
+    Every source is looked at when the loader is made: AUNetError, with one line, if one has no usable document, and
+    where held-out text is among them. What is skipped later is in `problems`. Workers start with the first row;
+    `close`, or a `with` block, stops them.
 
     `start_method`: how workers start ("fork", "spawn"), the system's best if not given. `share`: which of the rows to
     give, all if not given; the state is that of all.
@@ -61,6 +63,7 @@ class Loader:
         self._skipped = Problems()
         for source in config.sources:
             self.plans.append(plan_source(source, config.lanes, self._planning))
+        refuse_overlap(config, self.plans)
         self.shares = shares(config, [plan.size for plan in self.plans])
         """Share of the rows of each source."""
         self._specs = [

@@ -28,6 +28,7 @@ RUN = "run.json"
 def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = None) -> None:
     """Write a model directory; every file replaces an older one only when it is whole.
 
+    AUNetError that names the weights where they cannot be written, as on a full disk; OSError for all else.
     `facts`: what the model card states beside the architecture, such as the data, the compute and bits per byte.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,10 @@ def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = 
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(directory / WEIGHTS) as path:
-        save_file(tensors, path, metadata={"format": "pt"})
+        try:
+            save_file(tensors, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # whatever the system says
+            raise AUNetError(f"{directory / WEIGHTS}: cannot be written ({error})") from None
     write_json(directory / CONFIG, settings)
     with replacing(directory / CARD) as path:
         path.write_text(model_card(model.config, facts or {}))

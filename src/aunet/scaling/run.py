@@ -5,7 +5,6 @@ the trainer from the documents that it reads.
 """
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.markup import escape
 import aunet
 from aunet.config import RunConfig, SourceConfig, Strict
 from aunet.data.sources import files_documents
-from aunet.errors import AUNetError, ConfigError, RunFailed
+from aunet.errors import AUNetError, ConfigError, RunFailed, is_out_of_memory
 from aunet.evals.bpb import make_validate, score_documents
 from aunet.model.aunet import AUNet
 from aunet.model.flops import useful_flops_per_byte
@@ -35,6 +34,7 @@ from aunet.scaling.records import (
 )
 from aunet.train import metrics
 from aunet.train.plan import make_plan
+from aunet.train.resumption import forget_checkpoints
 from aunet.train.run import run_training
 from aunet.train.runtime import prepare_device
 from aunet.vocabulary import vocabulary
@@ -42,7 +42,6 @@ from aunet.vocabulary import vocabulary
 CURVE_POINTS = 200
 TRAIN, TOKENIZER = "train", "tokenizer"
 """What a record calls the text that was read and the tokenizer, beside the names of validation sets."""
-OUT_OF_MEMORY = ("allocate memory", "out of memory")
 
 
 def validation_sets(given: Sequence[str], text_field: str = "text") -> dict[str, SourceConfig]:
@@ -95,14 +94,14 @@ def record_run(job: Job, console: Console) -> int:
         write_unfinished(job, "failed", str(error))
         return 0
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         lines = str(error).splitlines() or ["out of memory"]
         write_unfinished(job, "failed", f"out of memory: {lines[0]}")
         return 0
     write_record(job.record, _record(job, "complete", "", documents))
     if job.remove_checkpoints:
-        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
+        forget_checkpoints(job.out)
     return 0
 
 

@@ -105,7 +105,8 @@ def newest(storage: Storage, warn: Callable[[str], None], ranks: Ranks = ALONE) 
     """The newest complete checkpoint whose files are what the manifest says; `warn` is told of each one passed over.
 
     All ranks take the same one, and each checks a part of its files. AUNetError, on all of them, where one cannot read
-    what the first can, or where a server does not answer.
+    what the first can, where a disk fails or a server does not answer: what is damaged is passed over, while what could
+    not be looked at may be whole.
     """
     steps = ranks.together(lambda: sorted(storage.steps(), reverse=True) if ranks.first else [])[0]
     for step in steps:
@@ -240,7 +241,9 @@ def _manifest(storage: Storage, step: int) -> Fingerprints | str:
         return dict(files)
     except FileNotFoundError:
         return f"it is incomplete (no {MANIFEST})"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise _unreadable(f"{storage.name(step)}/{MANIFEST}", error) from None
+    except (ValueError, KeyError, TypeError) as error:
         return f"{MANIFEST} cannot be read ({error})"
 
 
@@ -252,8 +255,12 @@ def _fault(path: Path, expected: Mapping[str, Any]) -> str:
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
-        return f"{path.name} cannot be read ({error.strerror})"
+        raise _unreadable(str(path), error) from None
     return ""
+
+
+def _unreadable(name: str, error: OSError) -> AUNetError:
+    return AUNetError(f"{name}: cannot be read ({error.strerror or error}); see to its disk and run the command again")
 
 
 def _forget(storage: Storage, step: int) -> None:

@@ -36,6 +36,8 @@ PIECE = 1 << 24
 ASIDE_TIMEOUT = timedelta(hours=12)
 """A rank that writes to a slow disk or over a network is waited for; one that died is noticed at once."""
 
+START_THEM = "start several processes with torchrun or --processes, and unset WORLD_SIZE for one"
+
 T = TypeVar("T")
 
 
@@ -116,7 +118,8 @@ class Ranks:
         except AUNetError as error:
             problem = str(error)
         except OSError as error:
-            problem = error.strerror or str(error)
+            place = f"{error.filename}: " if error.filename else ""
+            problem = f"{place}{error.strerror or error}"
         said = self.each((done, problem))
         for _, problem in said:
             if problem is not None:
@@ -136,7 +139,8 @@ ALONE = Ranks()
 def find_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
     """The ranks that `torchrun` or a step of SLURM has started; ALONE elsewhere.
 
-    ConfigError where SLURM started several and nothing says where the first of them listens.
+    ConfigError that names the variable which is no such number, and where nothing says where the first of several
+    listens.
     """
     if "WORLD_SIZE" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -144,7 +148,9 @@ def find_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     else:
         return ALONE
-    rank, count, local = (int(environment.get(name, "0")) for name in names)
+    rank, count, local = (_whole_number(environment, name) for name in names)
+    if not rank < count:
+        raise ConfigError(f"{names[0]} is {rank}, {names[1]} {count}: processes count from 0; {START_THEM}")
     ranks = Ranks(rank, count, local)
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if ranks.count > 1 and name not in environment:
@@ -152,6 +158,8 @@ def find_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
                 f"{name} is not set, and {ranks.count} processes must find each other; export MASTER_ADDR as the "
                 "host of the first one and MASTER_PORT as a free port there, or start them with torchrun"
             )
+    if ranks.count > 1 and not 0 < _whole_number(environment, "MASTER_PORT") < 1 << 16:
+        raise ConfigError(f"MASTER_PORT is {environment['MASTER_PORT']}; give a free port from 1 to 65535")
     machines, restarts = (environment.get(name) for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS"))
     if _has_old_store(environment) and machines != "1" and restarts != "0":
         raise ConfigError(
@@ -159,6 +167,13 @@ def find_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
             "processes would wait for dead ones; export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun"
         )
     return ranks
+
+
+def _whole_number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "0")
+    if not text.isdecimal():
+        raise ConfigError(f"{name} is {text!r} in the environment, not a whole number; {START_THEM}")
+    return int(text)
 
 
 def _has_old_store(environment: Mapping[str, str]) -> bool:
@@ -173,6 +188,10 @@ def check(config: RunConfig, ranks: Ranks, rows_per_step: int) -> None:
         raise ConfigError(f"train.copies: {count} processes cannot hold {train.copies} copies; give a divisor")
     if count == 1:
         return
+    if train.device.startswith("cuda:"):
+        raise ConfigError(
+            f"train.device: all {count} processes would share {train.device}; give cuda, and each has its own"
+        )
     if rows_per_step < count * train.accumulate:
         raise ConfigError(
             f"train.batch_bytes: a step of {rows_per_step} rows is too small for {count} processes with "
@@ -191,6 +210,8 @@ def check(config: RunConfig, ranks: Ranks, rows_per_step: int) -> None:
 def joined(ranks: Ranks, device: torch.device) -> Iterator[Store | None]:
     """The processes know each other while the block runs: by gloo on the CPU, by NCCL on CUDA. Yields their store.
 
+    AUNetError that names the address where they cannot meet.
+
     After an error nothing is taken down: the process ends, which the others notice, and waiting for them might hang.
     """
     if ranks.count == 1:
@@ -200,15 +221,22 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[Store | None]:
     # torchrun keeps one store for all its restarts, in which the addresses of processes that are dead still stand:
     # the next ones would try to connect to them for half an hour (pytorch/pytorch#135712).
     attempt = os.environ["TORCHELASTIC_RESTART_COUNT"] if _has_old_store(os.environ) else "0"
-    store = next(rendezvous("env://", ranks.rank, ranks.count))[0]
-    store = PrefixStore(f"attempt-{attempt}", store)
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
-        store=store,
-        rank=ranks.rank,
-        world_size=ranks.count,
-        device_id=device if on_cuda else None,
-    )
+    try:
+        store = next(rendezvous("env://", ranks.rank, ranks.count))[0]
+        store = PrefixStore(f"attempt-{attempt}", store)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+            store=store,
+            rank=ranks.rank,
+            world_size=ranks.count,
+            device_id=device if on_cuda else None,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        place = f"{os.environ['MASTER_ADDR']}, port {os.environ['MASTER_PORT']}"
+        raise AUNetError(
+            f"rank {ranks.rank} cannot meet the others at {place} ({' '.join(str(error).split())[:200]}); see that "
+            "MASTER_ADDR is the host of the first one and MASTER_PORT free there"
+        ) from None
     yield store
     distributed.destroy_process_group()
 

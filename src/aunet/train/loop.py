@@ -19,6 +19,7 @@ from torch import Tensor
 import aunet
 from aunet.config import RunConfig
 from aunet.data.batch import Batch, collate
+from aunet.data.held_out import identity
 from aunet.data.loader import Loader
 from aunet.errors import AUNetError
 from aunet.mappings import validate
@@ -29,7 +30,7 @@ from aunet.train import checkpoint
 from aunet.train.distributed import ALONE, Ranks, load_whole, place, shard, synchronise, whole
 from aunet.train.guard import Guard
 from aunet.train.measures import Interval, gradient_norms
-from aunet.train.metrics import Metrics
+from aunet.train.metrics import HELD_OUT, Metrics
 from aunet.train.optim import build_optimizers, clip_gradients, take_step
 from aunet.train.plan import Plan, learning_rate
 from aunet.train.profile import Mark, unmarked
@@ -96,8 +97,9 @@ class Trainer:
         checkpoint.materialise(self.optimizers)
         self.step, self.units, self.bytes, self.useful_flops, self.seconds = 0, 0, 0, 0.0, 0.0
         """Finished steps, ids of text read, the bytes they stand for, FLOPs (of all ranks), seconds spent in steps."""
+        self.held_out = identity(config.data)
         self.scores: dict[int, float] = {}
-        """Bits per byte on held-out text of the steps that were validated."""
+        """Bits per byte on this held-out text of the steps that were validated."""
         self.saved_step = -1
         self.interval = Interval()
         self.peak: float | None = None
@@ -146,7 +148,8 @@ class Trainer:
         # A checkpoint from before this was counted has an estimate, by the contraction that the configuration states.
         estimate = self.units * useful_flops_per_byte(self.config.model, self.config.data.seq_len)
         self.useful_flops = found.state.get("useful_flops", estimate)
-        self.scores = {int(step): score for step, score in found.state.get("valid", {}).items()}
+        if found.state.get(HELD_OUT, self.held_out) == self.held_out:  # older checkpoints do not say
+            self.scores = {int(step): score for step, score in found.state.get("valid", {}).items()}
         if "guard" in found.state:
             self.guard.load_state_dict(found.state["guard"])
         self.saved_step = found.step
@@ -318,6 +321,7 @@ class Trainer:
             "useful_flops": self.useful_flops,
             "seconds": self.seconds,
             "valid": dict(self.scores),  # a copy: it is written beside the next steps and their validations
+            HELD_OUT: self.held_out,
             "loader": self.loader.state_dict(),
             "guard": self.guard.state_dict(),
         }

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aunet.config import RunConfig
+from aunet.data.held_out import identity
 from aunet.errors import AUNetError, MissingExtra
 from aunet.files import replacing
 
 FILE = "metrics.jsonl"
+HELD_OUT = "held_out"
+"""The identity of the text on which a score was made."""
 WANDB = "wandb-id"
 """Where a run keeps the name by which Weights & Biases knows it again."""
 
@@ -33,10 +36,16 @@ class Metrics:
 
     def __init__(self, directory: Path, config: RunConfig, resumed_step: int) -> None:
         path = directory / FILE
-        kept = [line for line in read(path) if line["step"] <= resumed_step] if path.exists() else []
+        try:
+            kept = [line for line in read(path) if line["step"] <= resumed_step]
+        except FileNotFoundError:
+            kept = []
         with replacing(path) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._valid = {line["step"]: line for line in kept if "valid_bits_per_byte" in line}
+        self._held_out = identity(config.data)
+        scored = [line for line in kept if "valid_bits_per_byte" in line]
+        # Lines of older versions do not say which text it was.
+        self._valid = {line["step"]: line for line in scored if line.get(HELD_OUT, self._held_out) == self._held_out}
         self._path = path
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._sinks: list[Sink] = []
@@ -46,23 +55,28 @@ class Metrics:
             self._sinks.append(Wandb(directory, config))
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """One line `{"step": step, **values}`."""
-        try:
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-        except OSError as error:
-            raise AUNetError(f"{self._path}: cannot be written ({error.strerror})") from None
+        """One line `{"step": step, **values}`; a score has the identity of its text beside it."""
+        line = {"step": step, **values}
         if "valid_bits_per_byte" in values:
             self._valid[step] = dict(values)
+            line[HELD_OUT] = self._held_out
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise AUNetError(f"{self._path}: cannot be written ({error.strerror})") from None
         for sink in self._sinks:
             sink.write(step, values)
 
     def validated(self, step: int) -> dict[str, float] | None:
-        """What the validation after this step found, in this run or the one that is resumed; None if there was none."""
+        """What the validation after this step found, in this run or the one that is resumed; None if there was none.
+
+        Scores of another text than that of the configuration are none.
+        """
         found = self._valid.get(step)
         return found and {k.removeprefix("valid_"): v for k, v in found.items() if k.startswith("valid_")}
 
     def scores(self) -> dict[int, float]:
-        """Bits per byte on held-out text of every step that was validated."""
+        """Bits per byte on the held-out text of every step that was validated on it."""
         return {step: line["valid_bits_per_byte"] for step, line in self._valid.items()}
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +18,6 @@ from aunet.errors import ConfigError
 from aunet.files import make_directory, write_json
 from aunet.model.directory import RUN, keep_tokenizer
 from aunet.splitting import splitter
-from aunet.train import checkpoint
 from aunet.train.distributed import check, find_ranks, joined
 from aunet.train.loop import Outcome, Trainer, Validate
 from aunet.train.measures import peak_rate
@@ -26,7 +26,8 @@ from aunet.train.ngrams import know_ngrams
 from aunet.train.plan import make_plan
 from aunet.train.profile import tracing
 from aunet.train.progress import TrainingProgress
-from aunet.train.runtime import locked, prepare_device
+from aunet.train.resumption import find_checkpoint, note_saved
+from aunet.train.runtime import enough_memory, locked, prepare_device
 from aunet.train.saving import Saver, policy
 from aunet.train.stop import stop_on_signals
 from aunet.train.storage import open_storage
@@ -59,6 +60,9 @@ def run_training(
             f"model.tokenizer: bytes have {VOCAB_SIZE} ids, this model has {config.model.vocab_size}; give the "
             "tokenizer.json of its tokens (aunet tokenizer train makes one); aunet info works without"
         )
+    # Not of the configuration's own checks: those of older checkpoints, which are read too, may say so.
+    if config.train.keep_best and not config.data.valid:
+        raise ConfigError("train.keep_best: the best are those that score best on held-out text; give data.valid")
     words = vocabulary(config.model)
     plan = make_plan(config)
     ranks = find_ranks()
@@ -72,6 +76,7 @@ def run_training(
     validate = make_validate(config, held_out)
     rule = splitter(config.model.splitter)
     with (
+        enough_memory(config),
         locked(out) if ranks.first else nullcontext(),
         joined(ranks, device) as store,
         watching(ranks, store, config.train.stall_timeout) as watch,
@@ -79,7 +84,10 @@ def run_training(
         stop_on_signals(seconds, patient=ranks.count > 1) as stop,
     ):
         progress_lines = [f"held-out text: {line}" for line in held_out.lines()]
-        found = checkpoint.newest(storage, progress_lines.append, ranks)
+        if config.train.valid_every and not validate:
+            progress_lines.append("train.valid_every: nothing is validated, for there is no data.valid")
+        found = find_checkpoint(storage, out, progress_lines.append, ranks)
+        ranks.together(storage.try_out)  # rather than at the first save, hours later
         trainer = Trainer(config, plan, loader, device, ranks, watch)
         if found:
             trainer.resume(found)
@@ -107,7 +115,7 @@ def run_training(
                 progress.say(line)
             with (
                 tracing(config.train.profile, trainer.model, out, ranks, progress.say) as marking,
-                Saver(storage, policy(config.train), ranks) as saver,
+                Saver(storage, policy(config.train), ranks, partial(note_saved, out, storage)) as saver,
             ):
                 trainer.mark, trainer.after_step = marking
                 outcome = trainer.run(validate, metrics, progress, stop, saver)

@@ -1,4 +1,4 @@
-"""The machine a run uses: device, threads, allocator, compiler, and the lock on its directory."""
+"""The machine a run uses: device, threads, memory, allocator, compiler, and the lock on its directory."""
 
 import ctypes
 import fcntl
@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from aunet.compiler import require_compiler
-from aunet.config import TrainConfig
-from aunet.errors import AUNetError, ConfigError
+from aunet.config import RunConfig, TrainConfig
+from aunet.errors import AUNetError, ConfigError, RunFailed, is_out_of_memory
 from aunet.model.aunet import AUNet
 from aunet.train.distributed import ALONE, Ranks
 
@@ -74,6 +74,22 @@ def compile_blocks(model: AUNet, device: torch.device) -> None:
     require_compiler(device, "train.compile")
     for block in model.blocks():
         block.compile(dynamic=True)
+
+
+@contextmanager
+def enough_memory(config: RunConfig) -> Iterator[None]:
+    """RunFailed, in one line that names what takes less, where memory is too small for what the block does."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        parameters = sum(parameter.numel() for parameter in AUNet.on_meta(config.model).parameters())
+        reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())[:200]
+        raise RunFailed(
+            f"out of memory ({reason}): the model has {parameters:,} parameters; lower train.batch_bytes, raise "
+            "train.accumulate, set train.recompute, or make the model smaller (aunet plan says what it needs)"
+        ) from None
 
 
 @contextmanager

@@ -53,8 +53,11 @@ def policy(config: TrainConfig) -> Policy:
 class Saver:
     """Writes the checkpoints of a run. As a context it waits for the last of them, unless it is interrupted."""
 
-    def __init__(self, storage: Storage, policy: Policy, ranks: Ranks = ALONE) -> None:
-        self.storage, self._policy = storage, policy
+    def __init__(
+        self, storage: Storage, policy: Policy, ranks: Ranks = ALONE, note: Callable[[int], None] = lambda step: None
+    ) -> None:
+        """`note`: told by the first rank of each step whose checkpoint is complete."""
+        self.storage, self._policy, self._note = storage, policy, note
         self._ranks, self._aside = ranks, ranks.aside()
         on_gpu = torch.cuda.is_available()
         self._stager = DefaultStager(
@@ -115,6 +118,7 @@ class Saver:
             save()
             if self._ranks.first:
                 with suppress(AUNetError, OSError):  # the next save tries again
+                    self._note(step)
                     self._tidy(step, scores)
         except BaseException as error:
             self._error = error

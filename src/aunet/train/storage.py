@@ -12,12 +12,13 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aunet.config import TrainConfig
 from aunet.errors import AUNetError, ConfigError, MissingExtra
-from aunet.files import flush, replacing
+from aunet.files import flush, make_directory, replacing
 
 PAUSES = (1.0, 4.0, 16.0)
 """Seconds between the tries of what fails at a server."""
@@ -42,6 +43,10 @@ class Storage(ABC):
     def name(self, step: int) -> str:
         """The checkpoint of a step, as users see it."""
         return f"{self.root}/step-{step}"
+
+    @abstractmethod
+    def try_out(self) -> None:
+        """Write a small file and delete it; AUNetError that names `train.checkpoints` where that cannot be done."""
 
     @abstractmethod
     def steps(self) -> dict[int, set[str]]:
@@ -89,13 +94,15 @@ class Directory(Storage):
 
     shared = True
 
+    def try_out(self) -> None:
+        """Create the directory, write a small file and delete it."""
+        make_directory(Path(self.root), "train.checkpoints")
+
     def steps(self) -> dict[int, set[str]]:
         """The names of the files of every step that has any."""
-        root = Path(self.root)
-        if not root.is_dir():
-            return {}
-        numbers = {path: _number(path.name) for path in root.iterdir() if path.is_dir()}
-        return {n: {file.name for file in path.iterdir()} for path, n in numbers.items() if n is not None}
+        numbers = {path: _number(path.name) for path in _entries(Path(self.root)) or []}
+        listed = {n: _entries(path) for path, n in numbers.items() if n is not None}
+        return {n: {file.name for file in files} for n, files in listed.items() if files is not None}
 
     def read(self, step: int, name: str) -> bytes:
         """A small file; FileNotFoundError where there is none."""
@@ -157,6 +164,19 @@ class Remote(Storage):
         except ValueError as error:
             raise ConfigError(f"train.checkpoints: {url}: {error}") from None
         self._scratch = scratch
+
+    def try_out(self) -> None:
+        """Upload a small file and delete it, where that is allowed: without, checkpoints stay."""
+        place = f"{self._path}/.writable"
+        try:
+            self._patiently(self.root, lambda: self._files.pipe_file(place, b"\n"))
+        except (AUNetError, FileNotFoundError) as error:
+            reason = _line(error).removeprefix(f"{self.root}: ")
+            raise AUNetError(
+                f"train.checkpoints: {self.root} cannot be written to ({reason}); name another place"
+            ) from None
+        with suppress(Exception):  # what client libraries raise has no common name; another rank may have deleted it
+            self._files.rm_file(place)
 
     def steps(self) -> dict[int, set[str]]:
         """The names of the files of every step that has any."""
@@ -275,6 +295,14 @@ def storage_at(place: str, scratch: Path) -> Storage:
     if protocol == "memory":
         raise ConfigError("train.checkpoints: memory:// ends with the process; name a directory or an object store")
     return Remote(place, scratch)
+
+
+def _entries(directory: Path) -> list[Path] | None:
+    """What a directory holds; None where there is no directory, for which an error of the disk is not taken."""
+    try:
+        return list(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _number(name: str) -> int | None:
