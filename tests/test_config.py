@@ -38,6 +38,27 @@ def test_contraction_is_the_papers_for_words_and_the_width_for_fixed() -> None:
     assert own.stages[1].contraction == 3.5
 
 
+@pytest.mark.parametrize(
+    ("splitter", "contractions"),
+    [
+        ("fixed-4+fixed-6", [1, 4, 12]),
+        ("fixed-8+fixed-4", [1, 8, 8]),
+        ("word1+fixed-4", [1, 4.9, 19.6]),
+        ("fixed-8+word1+word2", [1, 8, 39.2, 58.4]),
+        ("word1+fixed-4+fixed-6", [1, 4.9, 19.6, 58.8]),
+    ],
+)
+def test_a_unit_of_a_stack_ends_where_all_its_rules_pool(splitter: str, contractions: list[float]) -> None:
+    model = _model(len(contractions), splitter)
+    assert [stage.contraction for stage in model.stages] == pytest.approx(contractions)
+
+
+def test_the_contraction_of_a_stage_is_not_below_one_that_is_given() -> None:
+    stages = [STAGE, {**STAGE, "contraction": 9.0}, STAGE]
+    model = AUNetConfig.model_validate({"stages": stages, "splitter": "word1+word2"})
+    assert [stage.contraction for stage in model.stages] == [1.0, 9.0, 9.0]
+
+
 def test_a_stage_of_mamba_has_a_state_and_no_feed_forward() -> None:
     stage = StageConfig.model_validate({"dim": 64, "layers": 2, "head_dim": 64, "mixer": "mamba2"})
     assert (stage.heads, stage.state_dim, stage.kv_heads, stage.ffn_dim, stage.window) == (2, 128, 0, 0, None)
@@ -79,6 +100,8 @@ def test_a_configuration_survives_json(mixer: str) -> None:
             {"stages": [STAGE], "upsampling": "linear"},
             "upsampling: input should be 'multilinear', 'repeat' or 'simple'",
         ),
+        ({"stages": [STAGE] * 2, "splitter": "fixed-0"}, "splitter: 'fixed-0' is no rule; fixed windows are fixed-W"),
+        ({"stages": [STAGE] * 2, "splitter": "fixed-four"}, "'fixed-four' is no rule; fixed windows are fixed-W"),
         ({"stages": [STAGE], "rope_theta": float("inf")}, "rope_theta: input should be a finite number"),
         (
             {"stages": [STAGE, {**STAGE, "contraction": 4}, {**STAGE, "contraction": 3}], "splitter": "word1+word2"},

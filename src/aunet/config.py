@@ -1,6 +1,7 @@
 """Typed configurations: what a model is, what it reads, how it trains. `aunet.mappings` reads them."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -11,6 +12,8 @@ from aunet.bytes import VOCAB_SIZE
 
 PAPER_CONTRACTION = (1.0, 4.9, 7.3, 10.5)
 """Bytes per unit of stages 1 to 4 that reproduce the paper's FLOPs; the contraction of a text belongs to the text."""
+FIXED = re.compile(r"fixed-([1-9]\d{0,8})", re.ASCII)
+"""The rule of fixed windows and their width in bytes."""
 
 
 class Strict(BaseModel):
@@ -71,7 +74,11 @@ class StageConfig(Strict):
     state_dim: int = Field(
         default=0, ge=0, le=1 << 16, description="numbers that a channel of Mamba-2 remembers; 0: 128"
     )
-    contraction: float = Field(default=0.0, ge=0, description="bytes per unit; 0: the paper's for words, W for fixed-W")
+    contraction: float = Field(
+        default=0.0,
+        ge=0,
+        description="bytes per unit; 0: the paper's for words, W for fixed-W, in a stack times each other",
+    )
     lookup: LookupConfig | None = Field(default=None, description="hashed n-grams of units, added at the entrance")
 
     @model_validator(mode="after")
@@ -132,9 +139,13 @@ class AUNetConfig(Strict):
         if self.stages[-1].layers_up is not None:
             deepest = len(self.stages) - 1
             raise ValueError(f"stages.{deepest}.layers_up: the deepest stage has no way up; leave it out, set layers")
-        stages = []
+        malformed = [rule for rule in rules if rule.startswith("fixed-") and not FIXED.fullmatch(rule)]
+        if malformed:
+            raise ValueError(f"splitter: {malformed[0][:40]!r} is no rule; fixed windows are fixed-W, W from 1")
+        stages: list[StageConfig] = []
         for s, stage in enumerate(self.stages):
-            filled = stage.contraction or _contraction(rules, s)
+            above = stages[-1].contraction if stages else 0.0
+            filled = stage.contraction or max(_contraction(rules[:s]), above)
             stages.append(stage.model_copy(update={"contraction": filled}))
         object.__setattr__(self, "stages", tuple(stages))
         for s in range(1, len(stages)):
@@ -160,12 +171,16 @@ class AUNetConfig(Strict):
         return "token" if self.tokenizer or self.vocab_size != VOCAB_SIZE else "byte"
 
 
-def _contraction(rules: Sequence[str], stage: int) -> float:
-    """Bytes per unit of a stage when the configuration is silent."""
-    if stage and rules[stage - 1].startswith("fixed-"):
-        width = rules[stage - 1].removeprefix("fixed-")
-        return float(width) if width.isdigit() else 1.0
-    return PAPER_CONTRACTION[min(stage, len(PAPER_CONTRACTION) - 1)]
+def _contraction(rules: Sequence[str]) -> float:
+    """Bytes per unit below so many rules when the configuration is silent: a unit ends where all of them pool.
+
+    >>> _contraction(["word1"]), _contraction(["fixed-4", "fixed-6"]), _contraction(["word1", "fixed-4"])
+    (4.9, 12.0, 19.6)
+    """
+    widths = [int(match[1]) for match in map(FIXED.fullmatch, rules) if match]
+    words = min(len(rules) - len(widths), len(PAPER_CONTRACTION) - 1)
+    # Where words end has nothing to do with the multiples of a width.
+    return PAPER_CONTRACTION[words] * math.lcm(*widths)
 
 
 class SourceConfig(Strict):

@@ -1,4 +1,6 @@
+import errno
 import gc
+import io
 import multiprocessing
 import os
 import signal
@@ -6,12 +8,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
-from corpora import Residues, same, sentences, write
+from corpora import SUFFIXES, Residues, same, sentences, write
 
 from aunet.config import DataConfig, SourceConfig
-from aunet.data import Loader
+from aunet.data import Loader, Problems
+from aunet.data.sources import plan_source
 from aunet.errors import AUNetError
 from aunet.splitting import splitter
 
@@ -93,6 +97,35 @@ def test_workers_that_are_killed_again_and_again_are_one_line(config):
             for i in range(2)
         ]
         assert len(loader.take_restarts()) == 3
+
+
+class Failing(io.FileIO):
+    """A file of a disk that no longer gives what it holds."""
+
+    def readinto(self, buffer):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def readall(self):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_disk_that_fails_is_one_line_with_the_file(tmp_path, monkeypatch, suffix, workers):
+    path = write(tmp_path / f"a{suffix}", sentences(50))
+    config = DataConfig(sources=(SourceConfig(path=str(path)),), seq_len=64, workers=workers)
+
+    def open_failing(file, mode, buffering):
+        return io.BufferedReader(Failing(str(file)), buffering)
+
+    with Loader(config, Residues(), start_method="fork") as loader:
+        monkeypatch.setattr(Path, "open", open_failing)
+        with pytest.raises(AUNetError) as error:
+            loader.next_rows(10)
+    assert str(error.value) == f"{path}: Input/output error"
+    with pytest.raises(AUNetError) as error:
+        plan_source(config.sources[0], 1, Problems())
+    assert str(error.value) == f"{path}: Input/output error"
 
 
 class Broken(Residues):

@@ -122,6 +122,10 @@ def changed(**keys: Any) -> str:
     return json.dumps({**json.loads(trained()), **keys})
 
 
+def with_model(**keys: Any) -> str:
+    return changed(model={**json.loads(trained())["model"], **keys})
+
+
 def without_a_byte() -> str:
     values = json.loads(trained(256, ["a"]))
     vocab = values["model"]["vocab"]
@@ -150,6 +154,15 @@ PREFIX = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "
         ("[]", "not a tokenizer.json"),
         ("no JSON", "not a tokenizer.json"),
         ('{"model": {"vocab": 3}}', "kind BPE"),
+        (changed(model={"type": "BPE", "vocab": {"a": 0, "b": "1"}, "merges": []}), "ids are not 0 to 1"),
+        (changed(model={"type": "BPE", "vocab": {"a": 0, "b": True}, "merges": []}), "ids are not 0 to 1"),
+        (changed(model={"type": "BPE", "vocab": {"a": [0]}, "merges": []}), "not a tokenizer.json"),
+        (changed(added_tokens=[{"id": None, "content": "a"}]), "ids are not 0 to 320"),
+        (changed(added_tokens=[{"id": 320, "content": 5}]), "not a tokenizer.json"),
+        (changed(added_tokens=[{"id": 320, "content": "\ud800"}]), "not a tokenizer.json"),
+        (changed(added_tokens=5), "not a tokenizer.json"),
+        (with_model(continuing_subword_prefix="ByteLevel"), "has a continuing_subword_prefix"),
+        ("[" * 100_000, "not a tokenizer.json"),
     ],
 )
 def test_what_does_not_give_bytes_back_is_refused_in_one_line(text: str, part: str) -> None:

@@ -101,12 +101,14 @@ def document_of_value(value: object, field: str, problems: Problems, where: str 
     return to_bytes(value) or None
 
 
-def open_file(path: str, buffering: int = MIB) -> IO[bytes]:
-    """Open for reading; AUNetError that names the file where that fails."""
+@contextmanager
+def open_file(path: str, buffering: int = MIB) -> Iterator[IO[bytes]]:
+    """Open for reading; AUNetError that names the file where that fails, or its disk while it is open."""
     try:
-        return Path(path).open("rb", buffering=buffering)
+        with Path(path).open("rb", buffering=buffering) as file:
+            yield file
     except OSError as error:
-        raise AUNetError(f"{path}: {error.strerror}") from None
+        raise AUNetError(f"{path}: {error.strerror or one_line(error)}") from None
 
 
 @contextmanager

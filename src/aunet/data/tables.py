@@ -29,14 +29,14 @@ class Parquet(Format):
     def blocks(self, path: str, size: int, block_bytes: int, field: str, problems: Problems) -> list[Block]:
         """The row groups that have rows."""
         arrow, parquet = _pyarrow()
-        try:
-            with open_file(path) as file:
+        with open_file(path) as file:
+            try:
                 reader = parquet.ParquetFile(file)
                 names = list(reader.schema_arrow.names)
                 metadata = reader.metadata
-        except (arrow.ArrowException, OSError) as error:
-            problems.add("corrupt file", path, f"not a readable parquet file ({one_line(error)})")
-            return []
+            except (arrow.ArrowException, OSError) as error:
+                problems.add("corrupt file", path, f"not a readable parquet file ({_damage(error)})")
+                return []
         if field not in names:
             problems.add("no text field", path, no_field(field, names, "file", "columns"))
             return []
@@ -53,14 +53,14 @@ class Parquet(Format):
         arrow, parquet = _pyarrow()
         text = encoded = 0.0
         for path in paths:
-            try:
-                with open_file(path) as file:
+            with open_file(path) as file:
+                try:
                     reader = parquet.ParquetFile(file, buffer_size=MIB)
                     if field in reader.schema_arrow.names and reader.metadata.num_rows:
                         more, of = _sample(arrow, reader, field)
                         text, encoded = text + more, encoded + of
-            except (arrow.ArrowException, OSError):
-                continue  # `blocks` or `read` say what is wrong with it
+                except (arrow.ArrowException, OSError) as error:
+                    _damage(error)  # `blocks` or `read` count it
         return text / encoded if text and encoded else 1.0
 
     def read(self, block: Block, position: int, field: str, problems: Problems) -> Iterator[Document]:
@@ -84,7 +84,7 @@ class Parquet(Format):
                             yield number, document
             except (arrow.ArrowException, OSError) as error:
                 problems.add(
-                    "corrupt file", f"{block.path}:{before + number + 1}", f"{one_line(error)}; read up to here"
+                    "corrupt file", f"{block.path}:{before + number + 1}", f"{_damage(error)}; read up to here"
                 )
 
 
@@ -118,6 +118,13 @@ class HubShard(Format):
             raise
         except Exception as error:  # the readers behind a hub dataset raise whatever they like
             raise AUNetError(f"{block.path} shard {block.start}:{number + 1}: {one_line(error)}") from error
+
+
+def _damage(error: Exception) -> str:
+    """What Arrow says of a damaged file; raises what the disk or the network say, which has a number."""
+    if isinstance(error, OSError) and error.errno:
+        raise error
+    return one_line(error)
 
 
 def _encoded_bytes(metadata: Any, group: int, field: str) -> int:

@@ -158,14 +158,17 @@ def _spellings(text: str, origin: str) -> list[bytes]:
         values = json.loads(text)
         model = values["model"]
         kind, named = model.get("type", "BPE"), model["vocab"]
-        added = {token["id"]: token["content"] for token in values.get("added_tokens") or ()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        spelled = {i: _bytes_of(token) for token, i in named.items()} if isinstance(named, dict) else {}
+        spelled |= {token["id"]: token["content"].encode() for token in values.get("added_tokens") or ()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"[:120]
         raise ConfigError(f"{origin}: not a tokenizer.json of Hugging Face ({reason})") from None
     if kind != "BPE" or not isinstance(named, dict):
         raise ConfigError(f"{origin}: a tokenizer of the kind {kind}; only byte-level BPE gives bytes back exactly")
-    spelled = {i: _bytes_of(token) for token, i in named.items()} | {i: name.encode() for i, name in added.items()}
-    if sorted(spelled) != list(range(len(spelled))) or not all(spelled.values()):
+    if model.get("continuing_subword_prefix"):  # the library may panic on it, which is no Exception
+        raise ConfigError(f"{origin}: has a continuing_subword_prefix; only byte-level BPE gives bytes back exactly")
+    numbers = all(type(i) is int for i in spelled)
+    if not numbers or sorted(spelled) != list(range(len(spelled))) or not all(spelled.values()):
         raise ConfigError(f"{origin}: its ids are not 0 to {len(spelled) - 1}, or one of them stands for nothing")
     return [spelled[i] for i in range(len(spelled))]
 
