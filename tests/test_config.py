@@ -144,6 +144,15 @@ def test_all_problems_are_told_at_once() -> None:
     assert len(lines) == 8
 
 
+@pytest.mark.parametrize("key", ["steps", "lr", "betas", "keep", "stage_lr"])
+def test_true_is_no_number(key: str) -> None:
+    values: dict[str, Any] = {key: [True, 0.5] if key in ("betas", "stage_lr") else True, "recompute": [True, False]}
+    with pytest.raises(ConfigError) as caught:
+        validate(TrainConfig, values, "x")
+    assert str(caught.value) == f"x: {key}: expected a number, not true or false"
+    assert validate(TrainConfig, {"compile": True, "recompute": [True, False]}, "x").recompute == (True, False)
+
+
 def test_one_length_of_a_run_at_most() -> None:
     assert validate(TrainConfig, {"steps": 3}, "x").steps == 3
     with pytest.raises(ConfigError, match="give one of steps, bytes, compute, gamma, not steps and gamma"):
@@ -217,6 +226,8 @@ def test_files_are_read_as_yaml_or_json(tmp_path: Path) -> None:
         ("a.yaml", b"- 1\n", "expected a mapping with the keys model, data, train"),
         ("a.yaml", b"", "expected a mapping"),
         ("a.yaml", b"\xff\xfe\x00", "not valid YAML"),
+        ("a.yaml", b"train: {lr: 1}\ndata: {}\ntrain: {}\n", "not valid YAML: the key train stands twice .*line 3"),
+        ("a.json", b'{"train": {"lr": 1, "lr": 2}}', "not valid JSON: the key lr stands twice"),
         ("a.json", b"\xff", "not valid JSON"),
         ("a.json", b"[" * 100_000, "not valid JSON"),
     ],

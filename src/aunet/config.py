@@ -4,9 +4,9 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from aunet.bytes import VOCAB_SIZE
 
@@ -20,6 +20,22 @@ class Strict(BaseModel):
     """Immutable, and an unknown key is an error; so are infinities, for which no length or rate can be planned."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts true as 1: `steps: true` would be one step."""
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        given = value if isinstance(value, list | tuple) else [value]
+        if kinds & {int, float} and bool not in kinds and any(isinstance(one, bool) for one in given):
+            raise ValueError("expected a number, not true or false")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that stand somewhere in an annotation, such as int and None in `tuple[int, ...] | None`."""
+    inner = get_args(annotation)
+    return {kind for one in inner for kind in _kinds(one)} if inner else {annotation}
 
 
 def ffn_width(dim: int) -> int:

@@ -281,7 +281,7 @@ def _usable(device: str | torch.device) -> Iterator[None]:
     """
     try:
         found = torch.empty(1, device=device).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise AUNetError(f"device: {device!s} cannot be used here ({' '.join(str(error).split())[:120]})") from None
     if found.type == "meta":
         raise AUNetError("device: meta keeps no weights; name one that does, such as cpu")

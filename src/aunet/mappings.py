@@ -86,7 +86,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """A YAML or JSON mapping; raises ConfigError that names the file and the line."""
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)  # noqa: S506
+        if path.suffix == ".json":
+            values = json.loads(text, object_pairs_hook=_once)
+        else:
+            values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of the safe loader)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except NOT_READABLE as error:
@@ -134,12 +137,34 @@ def _index(target: list[Any], key: str, part: str) -> int:
     return int(part)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; ValueError where a key stands twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key} stands twice")
+        found[key] = value
+    return found
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-3` is a number, as YAML 1.2 has it, and `2026-11-27` a text: no key wants a date."""
+    """Safe YAML in which `1e-3` is a number, as YAML 1.2 has it, and `2026-11-27` a text: no key wants a date.
+
+    A key that stands twice in a mapping is an error: the second would silently take the place of the first.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {

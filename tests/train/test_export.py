@@ -47,6 +47,7 @@ def test_an_earlier_step_gives_another_model_that_runs(
 def test_what_is_missing_or_damaged_is_one_line(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     checkpoints, out = tmp_path / "run" / "checkpoints", ("--out", tmp_path / "model")
+    assert "no complete checkpoint there" in refused("export", checkpoints / "step-²", *out, code=1)
     assert "complete ones: 4, 8, 12" in refused("export", tmp_path / "run", "--step", "9", *out, code=1)
     assert "leave one of them out" in refused("export", checkpoints / "step-8", "--step", "4", *out, code=1)
     assert "no complete checkpoint there" in refused("export", tmp_path / "nowhere", *out, code=1)

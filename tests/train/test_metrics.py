@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aunet.config import AUNetConfig, DataConfig, RunConfig, StageConfig, TrainConfig
+from aunet.errors import AUNetError
 from aunet.train import metrics
 
 CONFIG = RunConfig(model=AUNetConfig(stages=(StageConfig(dim=8, layers=1, head_dim=8),)))
@@ -68,6 +69,17 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
     log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5)]
+
+
+def test_wandb_without_a_login_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise LookupError("No API key configured.\nUse `wandb login` to log in.")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    with pytest.raises(AUNetError) as caught:
+        metrics.Metrics(tmp_path, CONFIG.model_copy(update={"train": TrainConfig(wandb=True)}), 0)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("train.wandb: No API key configured. Use `wandb login` to log in.; see to it")
 
 
 def test_wandb_knows_a_run_again_and_no_other_by_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,14 @@ def test_a_complete_run_leaves_model_metrics_and_checkpoints(uninterrupted: Path
     assert 0 < valid[0]["valid_bits_per_byte"] < 8
 
 
+def test_a_run_says_how_much_of_its_length_it_has_read(tmp_path: Path) -> None:
+    """Rows end where documents do, so the length by bytes is that of full rows."""
+    told = done("train", write_config(tmp_path, steps=None), "train.bytes=4096", "data.workers=0")
+    read = next(line["units"] for line in reversed(metrics(tmp_path / "out")) if "units" in line)
+    assert 2000 < read < 4096
+    assert f"read {read:,} bytes, {read / 4096:.0%} of the 4,096 that its rows have room for" in told
+
+
 @pytest.mark.parametrize("step", [2, 5, 9])
 def test_a_killed_run_resumes_bit_for_bit(uninterrupted: Path, tmp_path: Path, step: int) -> None:
     config = write_config(tmp_path)

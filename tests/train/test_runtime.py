@@ -9,7 +9,7 @@ from aunet.train.distributed import Ranks
 from aunet.train.runtime import prepare_device
 
 
-@pytest.mark.parametrize("name", ["nonsense", "meta", "cuda:99"])
+@pytest.mark.parametrize("name", ["nonsense", "meta", "cuda:99", "hpu", "privateuseone"])
 def test_a_device_that_cannot_train_is_one_line(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         prepare_device(TrainConfig(device=name))

@@ -209,6 +209,13 @@ def test_a_path_is_a_directory() -> None:
     assert str(storage_at("file:///data/c", Path("unused"))) == "/data/c"
 
 
+def test_names_that_are_no_steps_are_left_alone(tmp_path: Path) -> None:
+    for name in ("step-4", "step-²", "step-", "step-4b", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-8").write_text("a file")
+    assert Directory(str(tmp_path)).steps() == {4: set()}
+
+
 def test_what_cannot_be_a_place_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.checkpoints: memory:// ends with the process"):
         storage_at("memory://x", tmp_path)

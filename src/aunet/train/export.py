@@ -75,7 +75,7 @@ def _found(place: str, scratch: Path) -> tuple[Storage, int | None, Path | None]
     """Where the checkpoints are, the step if the place is one of them, and the directory of the run if there is one."""
     root, _, last = place.rstrip("/").rpartition("/")
     number = last.removeprefix("step-")
-    if last != number and number.isdigit():
+    if last != number and number.isdecimal():
         storage, step = storage_at(root or ".", scratch), int(number)
     elif (Path(place) / RUN).is_file():
         run = Path(place)

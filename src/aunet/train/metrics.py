@@ -132,14 +132,19 @@ class Wandb:
             import wandb
         except ImportError:
             raise MissingExtra("wandb", "wandb", "train.wandb") from None
-        self._run = wandb.init(
-            project="aunet",
-            name=directory.name,
-            id=_wandb_id(directory / WANDB),
-            resume="allow",
-            dir=directory,
-            config=config.model_dump(),
-        )
+        known = _wandb_id(directory / WANDB)
+        try:
+            self._run = wandb.init(
+                project="aunet",
+                name=directory.name,
+                id=known,
+                resume="allow",
+                dir=directory,
+                config=config.model_dump(),
+            )
+        except Exception as error:  # of logins, keys and the network: each has its own class
+            reason = " ".join(str(error).split())[:200]
+            raise AUNetError(f"train.wandb: {reason}; see to it (wandb login), or set train.wandb=false") from None
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """All values, by name."""

@@ -124,11 +124,9 @@ def run_training(
             if metrics:
                 metrics.close()
         if outcome.stopped:
-            console.print(
-                f"stopped after step {outcome.step} of {plan.steps}, saved in {storage}; "
-                "run the same command again to resume",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            last = f"stopped after step {outcome.step} of {plan.steps}, saved in {storage}"
+            progress.say(f"{last}; run the same command again to resume")
+        else:
+            read, share = f"{trainer.units:,} {config.model.unit}s", trainer.units / plan.bytes
+            progress.say(f"read {read}, {share:.0%} of the {plan.bytes:,} that its rows have room for")
         return Finished(outcome, stop.exit_code if outcome.stopped else 0)

@@ -33,7 +33,7 @@ def prepare_device(config: TrainConfig, ranks: Ranks = ALONE) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("it has no memory")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, ImportError):  # the latter where a device is an extension of torch
         raise ConfigError(f"train.device: {name!r} is not available here; use cpu or auto") from None
     if config.threads:
         torch.set_num_threads(config.threads)

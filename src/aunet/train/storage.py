@@ -307,7 +307,7 @@ def _entries(directory: Path) -> list[Path] | None:
 
 def _number(name: str) -> int | None:
     number = name.removeprefix("step-")
-    return int(number) if name != number and number.isdigit() else None
+    return int(number) if name != number and number.isdecimal() else None
 
 
 def _line(error: BaseException) -> str:
