@@ -16,9 +16,9 @@ class Plan:
     steps: int
     rows_per_step: int
     batch_bytes: int
-    """Ids of a step at most, rows_per_step times seq_len; rows end where documents do, so it holds less.
+    """Ids of a step at most, rows_per_step times seq_len.
 
-    Of measured texts rows were filled to 61 to 84%, so runs by bytes, compute or gamma read so much less than they say.
+    Rows end where documents do, so it holds less, and runs by bytes, compute or gamma read less than they say.
     """
     lr: float
     """Highest learning rate."""
