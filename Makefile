@@ -8,15 +8,22 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 USED := aunet.cli, aunet.evals.bpb, aunet.infer.engine, aunet.serve, aunet.train.run, torch._dynamo
 
-.PHONY: demo test install clean
+.PHONY: demo test lint types pytest install clean
 
 demo: install
 	$(VENV)/bin/aunet demo
 
-test: install
+# One after the other; with -j side by side, as mypy keeps one core busy for a minute.
+test: lint types pytest
+
+lint: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+types: install
 	$(VENV)/bin/mypy
+
+pytest: install
 	$(VENV)/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 install: $(STAMP)
