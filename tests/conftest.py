@@ -28,6 +28,9 @@ settings.load_profile("no time limits")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long goes first, so that no worker is left alone with it at the end."""
     rank = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    for path in rank:
+        if not path.exists():
+            raise pytest.UsageError(f"tests/conftest.py: LONGEST names {path}, which is not there")
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
