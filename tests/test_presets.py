@@ -145,6 +145,8 @@ def test_errors_name_the_file_or_the_preset(tmp_path: Path) -> None:
     listed = _write(tmp_path / "list.yaml", "preset: [demo]\n")
     with pytest.raises(ConfigError, match=r"list\.yaml: preset: no preset"):
         load_run(listed)
+    with pytest.raises(ConfigError, match=r": a directory; name a configuration, such as the run\.json"):
+        load_run(str(tmp_path))
     with pytest.raises(ConfigError, match=r"gone\.yaml: No such file"):
         load_run(str(tmp_path / "gone.yaml"))
     whole = _write(tmp_path / "null.yaml", "preset: demo\ntrain:\n")

@@ -249,6 +249,8 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     if target in PRESETS:
         values, origin = preset(target), f"preset {target}"
+    elif os.path.isdir(target):  # noqa: PTH112 (it never raises)
+        raise ConfigError(f"{target}: a directory; name a configuration, such as the run.json of a training run")
     elif Path(target).suffix in (".yaml", ".yml", ".json") or os.path.exists(target):  # noqa: PTH110 (it never raises)
         values, origin = _from_file(Path(target)), target
     else:

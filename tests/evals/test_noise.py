@@ -146,6 +146,12 @@ def test_bad_options_are_one_line() -> None:
         noise.run(Fake(), NoiseOptions())
 
 
+def test_a_directory_without_texts_and_questions_is_told_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a text beside the folder")
+    with pytest.raises(AUNetError, match="has neither texts in a folder noise nor the files of CUTE"):
+        noise.run(Fake(), NoiseOptions(tmp_path))
+
+
 def test_texts_without_a_character_are_named(tmp_path: Path) -> None:
     (tmp_path / "noise").mkdir()
     (tmp_path / "noise" / "a.txt").write_text("é", encoding="utf-8")

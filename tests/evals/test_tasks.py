@@ -197,6 +197,13 @@ def test_characters_decide_where_the_likelihood_and_the_bytes_decide_otherwise(t
     assert found == {"acc_chars": (0.0, 1.0, 0.0), "acc": (1.0, 0.0, 0.0), "acc_norm": (0.0, 1.0, 0.0)}
 
 
+def test_where_several_answers_are_right_none_is_chosen_by_characters(tmp_path: Path) -> None:
+    targets = {"choices": ["right", "wrong", "right too"], "labels": [1, 0, 1]}
+    lines(tmp_path / "truthfulqa_mc2/validation.jsonl", [{"question": "Which?", "mc2_targets": targets}])
+    (found,) = run_tasks(["truthfulqa_mc2"], Knows(), TaskOptions(tmp_path))
+    assert (found.metric, found.value) == ("acc", pytest.approx(1.0))
+
+
 @pytest.mark.parametrize("name", ["nq_open", "triviaqa"])
 def test_short_answers(name: str, tmp_path: Path) -> None:
     if name == "nq_open":

@@ -139,6 +139,12 @@ def test_reference_configurations_that_cannot_be_read(change: dict[str, Any], me
         reference_config(values, "params.json")
 
 
+def test_a_model_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(AUNetError, match=r"OUT: .* has a model already; name another directory"):
+        convert_lingua(tmp_path / "weights.pth", tmp_path / "params.json", tmp_path)
+
+
 def test_lingua_rounds_the_feed_forward_as_it_does() -> None:
     config = reference_config({**REFERENCE, "ffn_hidden": None, "multiple_of": 16}, "here")
     assert [stage.ffn_dim for stage in config.stages] == [32, 48]

@@ -93,6 +93,11 @@ def test_the_command_prints_what_json_holds() -> None:
     assert values["taken"]["memory"]["total"] > values["taken"]["memory"]["activations"]
 
 
+def test_memory_is_that_of_what_is_planned_for_wherever_the_run_is_configured() -> None:
+    here, there = (plan(f"train.device={device}", gpus=1, name="cpu", mfu=0.5) for device in ("cpu", "cuda"))
+    assert here.as_given.memory == there.as_given.memory
+
+
 def test_this_machine_can_be_planned_for() -> None:
     values = json.loads(done("plan", "--gpu", "cpu", "aunet3-2m", "--json"))
     assert values["flops_per_second"] > 1e9

@@ -239,13 +239,19 @@ def read_tasks(options: TaskOptions, names: Sequence[str] = TASKS + RANDOM_TASKS
     if options.data_dir is None:
         tasks = [_from_hub(name, options) for name in names if name in TASKS]
     else:
-        directory = options.data_dir / "cute" if (options.data_dir / "cute").is_dir() else options.data_dir
+        directory = folder(options.data_dir)
         wanted = [name for name in names if name in TASKS or (directory / f"{name}.tsv").is_file()]
         tasks = [_from_file(name, directory / f"{name}.tsv", options) for name in wanted]
     for task in tasks:
         if not task.examples:
             raise AUNetError(f"CUTE, {task.name}: every row is solved in the prompt, none is left to ask")
     return tasks
+
+
+def folder(data_dir: Path) -> Path:
+    """Where the benchmark's files are looked for."""
+    own = data_dir / "cute"
+    return own if own.is_dir() else data_dir
 
 
 def ask(answers: Answers, task: Task) -> list[float]:

@@ -165,8 +165,12 @@ def _interval(metric: str, value: float, scores: Sequence[Any], seed: int) -> tu
 
 
 def _by_characters(task: Any, samples: Samples) -> list[float] | None:
-    """1.0 for each example whose likeliest answer per character is right; None for tasks without such answers."""
-    if task.OUTPUT_TYPE != "multiple_choice":
+    """1.0 for each example whose likeliest answer per character is right; None for tasks without such answers.
+
+    Nor for those that judge by code of their own: there several answers may be right (truthfulqa_mc2), or none is
+    (crows_pairs), and the target says nothing.
+    """
+    if task.OUTPUT_TYPE != "multiple_choice" or callable(task.config.process_results):
         return None
     right = []
     for sample in samples:

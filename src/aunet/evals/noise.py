@@ -138,6 +138,8 @@ def run(answers: Answers, options: NoiseOptions) -> list[TaskResult]:
             "noise needs --data-dir: texts in its folder noise, files of CUTE in its folder cute, or both"
         )
     folder = options.data_dir / "noise"
+    if not folder.exists() and not any(cute.folder(options.data_dir).glob("*.tsv")):
+        raise AUNetError(f"--data-dir: {options.data_dir} has neither texts in a folder noise nor the files of CUTE")
     documents = _documents(folder, options) if folder.exists() else []
     if folder.exists() and not documents:
         raise AUNetError(f"{folder}: no text has a UTF-8 character in its first {options.max_bytes} bytes")

@@ -18,7 +18,7 @@ from aunet.errors import AUNetError, ConfigError
 from aunet.files import make_directory
 from aunet.mappings import read_mapping, validate
 from aunet.model.aunet import AUNet
-from aunet.model.directory import save_model
+from aunet.model.directory import CONFIG, save_model
 
 REFERENCE_RULES = {
     ("word1",): "word1",
@@ -30,7 +30,12 @@ REFERENCE_UPSAMPLINGS = {"simple_indexed_matmul": "multilinear", "simple": "simp
 
 
 def convert_lingua(weights: Path, config: Path, out: Path) -> str:
-    """Write the model directory `out` from a reference checkpoint; returns one line that says what was read."""
+    """Write the model directory `out` from a reference checkpoint; returns one line that says what was read.
+
+    AUNetError where `out` has a model already, which may have taken weeks.
+    """
+    if (out / CONFIG).exists():
+        raise AUNetError(f"OUT: {out} has a model already; name another directory")
     ours = reference_config(read_mapping(config), str(config))
     model = AUNet.on_meta(ours)
     state = convert_state(_read_tensors(weights), ours, str(weights))

@@ -134,6 +134,7 @@ def predict(
         raise ConfigError("train.precision: the rates of GPUs here are those of bf16; add train.precision=bf16")
     plan = make_plan(config)
     check(config, Ranks(0, gpus), plan.rows_per_step)
+    config = _on(kind, config)
     efficiency, origin = (mfu, "given") if mfu else _default_mfu(kind)
     per_rank = ceil(plan.rows_per_step / gpus)
     rows = ceil(per_rank / config.train.accumulate)
@@ -158,6 +159,12 @@ def predict(
         as_given=given,
         taken=candidates.best(),
     )
+
+
+def _on(kind: Gpu, config: RunConfig) -> RunConfig:
+    """The run on what is planned for, wherever its configuration has it: CUDA keeps more than the CPU does."""
+    train = config.train.model_copy(update={"device": CPU if kind.name == CPU else "cuda"})
+    return config.model_copy(update={"train": train})
 
 
 def _dtype(config: RunConfig) -> torch.dtype:
