@@ -138,7 +138,7 @@ class LanguageModel:
         return cls(convert(network, weights), native)
 
     def save(self, path: str | Path) -> None:
-        """Write a model directory."""
+        """Write a model directory; a model card that is there is kept."""
         require_full(self.network, "save")
         save_model(self.network, Path(path))
 
