@@ -179,9 +179,8 @@ class LanguageModel:
     ) -> Iterator[Event]:
         """The same as it comes: events with valid text and raw bytes."""
         prompts = [prompt] if isinstance(prompt, str | bytes) else list(prompt)
-        stops = [stop] if isinstance(stop, str | bytes) else list(stop)
         each = [Sampling(temperature, top_k, top_p, seed + i) for i in range(len(prompts))]
-        return generate(self.session(), prompts, max_bytes, each, stops)
+        return generate(self.session(), prompts, max_bytes, each, stop)
 
     def bits(self, text: Text) -> npt.NDArray[np.float64]:
         """Bits of each byte, or token, and, last, of the end of the document, [n + 1]."""
