@@ -16,6 +16,7 @@ from aunet.bytes import BOS, EOS
 from aunet.errors import AUNetError
 from aunet.language_model import LanguageModel
 from aunet.model.convert import convert_lingua
+from aunet.model.directory import save_model
 from tests.model.packs import RULES, small_config, small_model
 
 TEXT = "Wörds, 1234 and more\n".encode()
@@ -172,6 +173,12 @@ def test_a_saved_model_is_the_model(tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert torch.equal(loaded.logits([[BOS, *TEXT]]), model().logits([[BOS, *TEXT]]))
     assert loaded.generate("x", max_bytes=20, as_bytes=True) == model().generate("x", max_bytes=20, as_bytes=True)
+
+
+def test_what_a_card_says_of_the_training_outlives_saving(tmp_path: Path) -> None:
+    save_model(model(2).network, tmp_path, {"data": "a text"})
+    aunet.load(tmp_path).save(tmp_path)
+    assert "- data: a text" in (tmp_path / "README.md").read_text()
 
 
 def test_an_untrained_model_depends_on_the_seed_alone() -> None:

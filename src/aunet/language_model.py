@@ -138,7 +138,7 @@ class LanguageModel:
         return cls(convert(network, weights), native)
 
     def save(self, path: str | Path) -> None:
-        """Write a model directory."""
+        """Write a model directory; a model card that is there is kept."""
         require_full(self.network, "save")
         save_model(self.network, Path(path))
 
@@ -179,9 +179,8 @@ class LanguageModel:
     ) -> Iterator[Event]:
         """The same as it comes: events with valid text and raw bytes."""
         prompts = [prompt] if isinstance(prompt, str | bytes) else list(prompt)
-        stops = [stop] if isinstance(stop, str | bytes) else list(stop)
         each = [Sampling(temperature, top_k, top_p, seed + i) for i in range(len(prompts))]
-        return generate(self.session(), prompts, max_bytes, each, stops)
+        return generate(self.session(), prompts, max_bytes, each, stop)
 
     def bits(self, text: Text) -> npt.NDArray[np.float64]:
         """Bits of each byte, or token, and, last, of the end of the document, [n + 1]."""

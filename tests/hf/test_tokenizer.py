@@ -110,9 +110,21 @@ def test_a_model_directory_needs_no_files_of_a_tokenizer(trained: Path) -> None:
         (lambda: AUNetTokenizer(errors="nonsense"), "errors"),
         (lambda: TOKENIZER.add_tokens(["new"]), "add_tokens"),
         (lambda: TOKENIZER.add_special_tokens({"extra_special_tokens": ["<new>"]}), "add_tokens"),
+        (lambda: TOKENIZER.add_special_tokens({"pad_token": "[PAD]"}), "add_tokens"),
+        (lambda: setattr(TOKENIZER, "pad_token", "[PAD]"), "add_tokens"),
+        (lambda: setattr(TOKENIZER, "mask_token", "<mask>"), "add_tokens"),
     ],
 )
 def test_bad_input_is_one_line(wrong: Any, message: str) -> None:
     with pytest.raises(AUNetError, match=f"^{message}") as caught:
         wrong()
     assert "\n" not in str(caught.value)
+    assert TOKENIZER.all_special_ids == [BOS, EOS, PAD]  # nothing of it is kept
+
+
+def test_other_marks_may_pad() -> None:
+    """What scripts for other models do."""
+    tokenizer = AUNetTokenizer()
+    assert tokenizer.add_special_tokens({"pad_token": "<|pad|>"}) == 0
+    tokenizer.pad_token = tokenizer.eos_token
+    assert tokenizer(["a", "bc"], padding=True)["input_ids"][0] == [EOS, BOS, ord("a")]

@@ -333,6 +333,8 @@ def test_bad_requests_are_one_line(options: dict[str, Any], key: str) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"^slots: "):
         Engine(model().session(), slots=0)
+    with pytest.raises(ConfigError, match=r"^prompt_cache: "):
+        Engine(model().session(), prompt_cache=-1)
 
 
 def test_forks_share_pages_and_do_not_write_to_each_others() -> None:

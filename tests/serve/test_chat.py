@@ -88,6 +88,7 @@ def test_neutral_values_change_nothing(server: Server) -> None:
         ({"messages": [{"role": "user", "content": "a" * 65_536}]}, "messages", "at most 65536"),
         ({"top_logprobs": 2}, None, "needs logprobs"),
         ({"max_completion_tokens": 5}, None, "give one"),
+        ({"max_completion_tokens": 5000, "max_tokens": None}, "max_completion_tokens", "at most 4096"),
         ({"tools": [{"type": "function"}]}, "tools", "at most 0"),
         ({"response_format": {"type": "json_object"}}, "response_format", "'text'"),
         ({"messages": [{"role": "assistant", "content": None}]}, "messages", "messages.0.content: expected a string"),

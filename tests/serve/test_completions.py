@@ -155,7 +155,8 @@ def test_the_asynchronous_client(server: Server) -> None:
 @pytest.mark.parametrize(
     ("options", "param", "words"),
     [
-        ({"prompt": []}, "prompt", "list of strings"),
+        ({"prompt": []}, "prompt", "no list may be empty"),
+        ({"prompt": ["a"] * 129}, "prompt", "at most 128"),
         ({"prompt": [256]}, "prompt", "0..255"),
         ({"prompt": [["a"]]}, "prompt", "list"),
         ({"temperature": -1}, "temperature", "greater than or equal to 0"),

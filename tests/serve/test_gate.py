@@ -41,6 +41,10 @@ class TestInsideAnotherApplication:
         assert ask(outer, method, f"/lm/v1/{path}").status_code == 401
         assert ask(outer, "GET", "/lm/metrics").status_code == 200
 
+    def test_the_scheme_is_read_in_any_case(self, outer: Starlette) -> None:
+        for given, status in (("bearer a secret", 200), ("Basic a secret", 401), ("bearer", 401), ("", 401)):
+            assert ask(outer, "GET", "/lm/v1/models", headers={"Authorization": given}).status_code == status
+
     def test_bodies_are_bounded_and_requests_counted(self, outer: Starlette) -> None:
         header = {"Authorization": "Bearer a secret"}
         body = b"a" * (self.SETTINGS.max_body_bytes + 1)

@@ -7,18 +7,15 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from aunet.config import AUNetConfig as Architecture
-from aunet.files import replacing
 from aunet.hf.tokenizer import AUNetTokenizer
-from aunet.model.directory import CARD, model_card
+from aunet.model.directory import CARD, save_card
 
 
 def complete(directory: Path, architecture: Architecture, facts: Mapping[str, Any] | None) -> None:
     """Add the tokenizer and the model card where there is none; with `facts` the card is written anew."""
     if not (directory / "tokenizer_config.json").exists():
         AUNetTokenizer().save_pretrained(directory)
-    if facts is not None or not (directory / CARD).exists():
-        with replacing(directory / CARD) as path:
-            path.write_text(model_card(architecture, facts or {}), encoding="utf-8")
+    save_card(architecture, directory, facts)
 
 
 def push(

@@ -67,9 +67,20 @@ class AUNetTokenizer(PreTrainedTokenizer):
         """Exactly the bytes among ids; marks and padding are dropped."""
         return _spelled(token_ids, skip_marks=True)
 
+    def __setattr__(self, key: str, value: Any) -> None:
+        # A name without an id breaks padding, and keeps what is saved from being loaded.
+        if key in (*self.SPECIAL_TOKENS_ATTRIBUTES, "extra_special_tokens") and value is not None:
+            _require_marks(value)
+        super().__setattr__(key, value)
+
+    def add_special_tokens(self, special_tokens_dict: Any, *arguments: Any, **options: Any) -> int:
+        """0, as the marks are there already; AUNetError for anything else, before the library notes it."""
+        for value in special_tokens_dict.values():
+            _require_marks(value)
+        return super().add_special_tokens(special_tokens_dict, *arguments, **options)
+
     def _add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
-        if new_tokens:
-            raise AUNetError(f"add_tokens: {new_tokens} would have no place; the vocabulary is the bytes and the marks")
+        _require_marks(new_tokens)
         return 0
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
@@ -122,6 +133,15 @@ def text_bytes(text: str | bytes) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # surrogates that escape no byte
         return to_bytes(text)
+
+
+def _require_marks(tokens: Any) -> None:
+    """AUNetError for a token, or some of several, that is none of the marks."""
+    given = map(str, tokens if isinstance(tokens, list | tuple) else [tokens])
+    if new := [token for token in given if token not in MARKS.values()]:
+        raise AUNetError(
+            f"add_tokens: {new} would have no place; the vocabulary is the bytes and {', '.join(MARKS.values())}"
+        )
 
 
 def _checked(errors: str) -> str:

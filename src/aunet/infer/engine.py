@@ -106,6 +106,8 @@ class Engine:
     ) -> None:
         if slots < 1:
             raise ConfigError(f"slots: {slots} is not at least 1")
+        if prompt_cache < 0:
+            raise ConfigError(f"prompt_cache: {prompt_cache} is below 0; 0 keeps no prompt")
         if not 1 <= guesses <= MOST_GUESSES:
             raise ConfigError(f"guesses: {guesses} is not from 1 to {MOST_GUESSES}")
         if drafts and session.vocabulary.unit != "byte":

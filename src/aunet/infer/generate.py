@@ -29,7 +29,7 @@ def generate(
     prompts: Sequence[str | bytes],
     max_bytes: int = 256,
     sampling: Sampling | Sequence[Sampling] | None = None,
-    stop: Sequence[str | bytes] = (),
+    stop: str | bytes | Sequence[str | bytes] = (),
 ) -> Iterator[Event]:
     """Continue each prompt (an empty one too) until EOS, a stop string, or `max_bytes` new bytes.
 

@@ -29,7 +29,7 @@ def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = 
     """Write a model directory; every file replaces an older one only when it is whole.
 
     AUNetError that names the weights where they cannot be written, as on a full disk; OSError for all else.
-    `facts`: what the model card states beside the architecture, such as the data, the compute and bits per byte.
+    `facts`: as of `save_card`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     config = keep_tokenizer(model.config, directory)
@@ -45,8 +45,18 @@ def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = 
         except SafetensorError as error:  # whatever the system says
             raise AUNetError(f"{directory / WEIGHTS}: cannot be written ({error})") from None
     write_json(directory / CONFIG, settings)
+    save_card(model.config, directory, facts)
+
+
+def save_card(config: AUNetConfig, directory: Path, facts: Mapping[str, Any] | None) -> None:
+    """Write the model card; one that is there, with what is known of the training, is kept unless there are facts.
+
+    `facts`: what the card states beside the architecture, such as the data, the compute and bits per byte.
+    """
+    if facts is None and (directory / CARD).exists():
+        return
     with replacing(directory / CARD) as path:
-        path.write_text(model_card(model.config, facts or {}))
+        path.write_text(model_card(config, facts or {}), encoding="utf-8")
 
 
 def keep_tokenizer(config: AUNetConfig, directory: Path) -> AUNetConfig:

@@ -10,7 +10,7 @@ simple       y_t = W n at the pool positions, 0 elsewhere
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +21,10 @@ from aunet.model.layout import Pooling
 from aunet.model.pooling import place, select
 
 Stepper = Callable[[Tensor, Sequence[int]], Tensor]
-"""One position of each of B sequences: last coarse vectors [B, E] and B offsets, not yet modulo P, to [B, D]."""
+"""What generation calls for every byte; weights that can be folded are folded once, when it is made.
 
-
-class Upsampling(Protocol):
-    """What every variant offers."""
-
-    def __call__(self, coarse_UE: Tensor, pooling: Pooling) -> Tensor:
-        """All positions of packed documents: [U, E] to [T, D]."""
-        ...
-
-    def stepper(self) -> Stepper:
-        """What generation calls for every byte; weights that can be folded are folded once, here."""
-        ...
+One position of each of B sequences: last coarse vectors [B, E] and B offsets, not yet modulo P, to [B, D].
+"""
 
 
 class MultiLinear(nn.Module):

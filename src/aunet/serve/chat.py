@@ -50,14 +50,16 @@ def prompt(messages: Sequence[Message]) -> str:
 
 def chat_order(body: ChatRequest, settings: Settings) -> Order:
     """What the engine has to do."""
+    newer = body.max_completion_tokens is not None
     return order(
         body,
         [to_bytes(prompt(body.messages))],
         settings,
-        body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
+        body.max_completion_tokens if newer else body.max_tokens,
         (body.top_logprobs or 0) if body.logprobs else None,
         more_stops=[STOP],
         param="messages",
+        limit_param="max_completion_tokens" if newer else "max_tokens",
     )
 
 

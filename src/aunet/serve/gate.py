@@ -23,7 +23,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, api_key: str | None, max_body_bytes: int, max_seconds: float) -> None:
         self._app, self._most, self._seconds = app, max_body_bytes, max_seconds
-        self._key = None if api_key is None else f"Bearer {api_key}".encode()
+        self._key = None if api_key is None else api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the whole body, then hand it on; or answer with an error."""
@@ -45,8 +45,9 @@ class Gate:
     def _check_key(self, scope: Scope) -> None:
         if self._key is None:
             return
-        given = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
-        if not hmac.compare_digest(given, self._key):
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        # Names of schemes are compared without their case (RFC 9110).
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode("latin-1", "replace"), self._key):
             raise APIError(
                 401,
                 "the API key is missing or wrong; send Authorization: Bearer KEY",

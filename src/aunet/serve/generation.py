@@ -63,8 +63,9 @@ def order(
     echo: bool = False,
     more_stops: Sequence[str] = (),
     param: str = "prompt",
+    limit_param: str = "max_tokens",
 ) -> Order:
-    """Check a request against the limits; `param` names the field of the prompts in errors."""
+    """Check a request against the limits; `param` and `limit_param` name the fields of prompts and length in errors."""
     choices = 1 if body.n is None else body.n
     total, sequences = sum(map(len, prompts)), len(prompts) * choices
     repeated = total * choices if echo else 0
@@ -75,7 +76,7 @@ def order(
             raise invalid(f"{name}: {value} {what}; at most {limit} are possible", name, "too_long")
 
     within(param, max(total, repeated), settings.max_prompt_bytes, "bytes")
-    within("max_tokens", most, settings.max_new_bytes, "new bytes")
+    within(limit_param, most, settings.max_new_bytes, "new bytes")
     within("n", sequences, MOST_SEQUENCES, "texts in one request")
     if alternatives is not None:
         within("logprobs", repeated + sequences * most, settings.max_scored_bytes, "bytes with log-probabilities")

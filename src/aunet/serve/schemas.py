@@ -47,7 +47,9 @@ Prompt = Annotated[
     | Annotated[list[str], Field(min_length=1, max_length=MOST_SEQUENCES)]
     | ByteList
     | Annotated[list[ByteList], Field(min_length=1, max_length=MOST_SEQUENCES)],
-    Expected("a string, a list of strings, a list of byte values 0..255, or a list of such lists, none of them empty"),
+    Expected(
+        f"a string, a list of byte values 0..255, or a list of at most {MOST_SEQUENCES} of either; no list may be empty"
+    ),
 ]
 Nothing = Annotated[float, Field(ge=0, le=0), Expected("0, because it is not supported")]
 NoItems = Annotated[list[Any], Field(max_length=0)]
