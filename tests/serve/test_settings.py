@@ -13,6 +13,7 @@ from aunet.serve.settings import Settings
     [
         ("slots", 0),
         ("queue", -1),
+        ("prompt_cache_mib", -1),
         ("max_prompt_bytes", 0),
         ("max_new_bytes", 0),
         ("max_scored_bytes", 0),

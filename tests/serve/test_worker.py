@@ -77,8 +77,8 @@ def test_64_streams_are_not_mixed_up_and_go_on_together(directory: Path, model: 
 class TestPlaces:
     @pytest.fixture(scope="class")
     def small(self, directory: Path) -> Any:
-        """Two slots, and one may wait."""
-        with serving(directory, "--slots", "2", "--queue", "1", *LONG) as server:
+        """Two slots, one may wait, and no prompt is kept."""
+        with serving(directory, "--slots", "2", "--queue", "1", "--prompt-cache-mib", "0", *LONG) as server:
             yield server
 
     def test_the_queue_is_bounded_and_who_leaves_makes_room(self, small: Server) -> None:
@@ -108,6 +108,7 @@ class TestPlaces:
         outcomes = small.metrics()
         assert outcomes['aunet_requests_total{endpoint="/v1/completions",outcome="rejected"}'] == 2
         assert outcomes['aunet_requests_total{endpoint="/v1/completions",outcome="disconnected"}'] == 3
+        assert outcomes["aunet_cached_prompt_bytes_total"] == 0
 
     def test_more_choices_than_places(self, small: Server) -> None:
         with pytest.raises(openai.BadRequestError) as caught:

@@ -63,6 +63,7 @@ def serve(
     ] = None,
     slots: Annotated[int, typer.Option(help="Texts written at the same time.")] = 64,
     queue: Annotated[int, typer.Option(help="Texts that may wait; the next is refused (429).")] = 256,
+    prompt_cache_mib: Annotated[int, typer.Option(help="Memory for prompts that requests begin with alike.")] = 256,
     max_prompt_bytes: Annotated[int, typer.Option(help="Of all prompts of a request.")] = 65_536,
     max_new_bytes: Annotated[int, typer.Option(help="Of a text.")] = 4_096,
     max_scored_bytes: Annotated[int, typer.Option(help="Of a request with log-probabilities.")] = 16_384,
@@ -75,7 +76,15 @@ def serve(
     from aunet.serve.settings import Settings
 
     settings = Settings(
-        slots, queue, max_prompt_bytes, max_new_bytes, max_scored_bytes, max_seconds, drain_seconds, api_key
+        slots,
+        queue,
+        prompt_cache_mib,
+        max_prompt_bytes,
+        max_new_bytes,
+        max_scored_bytes,
+        max_seconds,
+        drain_seconds,
+        api_key,
     )
     run_server(aunet.load(model, device, weights, native), name or model.resolve().name, host, port, settings)
 

@@ -34,6 +34,7 @@ class Replicas(Strict):
     weights: str = "fp32"
     slots: int = Settings.slots
     queue: int = Settings.queue
+    prompt_cache_mib: int = Settings.prompt_cache_mib
     max_prompt_bytes: int = Settings.max_prompt_bytes
     max_new_bytes: int = Settings.max_new_bytes
     max_scored_bytes: int = Settings.max_scored_bytes
@@ -46,6 +47,7 @@ class Replicas(Strict):
         return Settings(
             self.slots,
             self.queue,
+            self.prompt_cache_mib,
             self.max_prompt_bytes,
             self.max_new_bytes,
             self.max_scored_bytes,
@@ -69,7 +71,7 @@ def application(options: Replicas) -> Any:
 
     def build() -> FastAPI:
         loaded = LanguageModel.load(model, device, weights)
-        return create_app(Engine(loaded.session(), slots=settings.slots), name, settings)
+        return create_app(Engine(loaded.session(), settings.slots, settings.prompt_cache), name, settings)
 
     deploy = serve.deployment(
         name="aunet",

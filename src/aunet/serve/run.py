@@ -23,7 +23,7 @@ def run_server(model: LanguageModel, name: str, host: str, port: int, settings: 
     with _listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         print(f"serving {name} at http://{shown}:{listener.getsockname()[1]}", flush=True)
-        app = create_app(Engine(model.session(), slots=settings.slots), name, settings)
+        app = create_app(Engine(model.session(), settings.slots, settings.prompt_cache), name, settings)
         config = uvicorn.Config(
             app,
             ws="none",

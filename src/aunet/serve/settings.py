@@ -14,6 +14,8 @@ class Settings:
     """Sequences that are generated at the same time."""
     queue: int = 256
     """Sequences that may wait for a slot; what is beyond is answered with 429."""
+    prompt_cache_mib: int = 256
+    """Memory for the keys and values of prompts that were read, for requests that begin alike."""
     max_prompt_bytes: int = 65_536
     """Bytes of all prompts of a request."""
     max_new_bytes: int = 4_096
@@ -32,6 +34,7 @@ class Settings:
         for name, least in (
             ("slots", 1),
             ("queue", 0),
+            ("prompt_cache_mib", 0),
             ("max_prompt_bytes", 1),
             ("max_new_bytes", 1),
             ("max_scored_bytes", 1),
@@ -51,6 +54,11 @@ class Settings:
             problems.append("--api-key: the key ends with a space, which no header can")
         if problems:
             raise ConfigError("\n".join(problems))
+
+    @property
+    def prompt_cache(self) -> int:
+        """In bytes."""
+        return self.prompt_cache_mib << 20
 
     @property
     def max_body_bytes(self) -> int:
