@@ -17,6 +17,8 @@ from rich.console import Console
 import aunet
 from aunet.data.sources import files_documents
 from aunet.errors import AUNetError
+from aunet.evals.bpb import document_bits
+from aunet.infer.session import Session
 from aunet.language_model import require_bytes
 from aunet.report.tables import Table, markdown
 
@@ -36,7 +38,8 @@ def main() -> None:
     for path in arguments.models:
         model = aunet.load(path)
         require_bytes(model.config, "context.py")
-        rows.append([f"{bits_given(model, pieces, context):.3f}" for context in CONTEXTS])
+        session = model.session()
+        rows.append([f"{bits_given(session, pieces, context):.3f}" for context in CONTEXTS])
     columns = zip(map(str, CONTEXTS), *rows, strict=True)
     table = Table("How far back it looks", "Bits of the next byte.", header, tuple(columns), names=1)
     Console().print(markdown(table), highlight=False, soft_wrap=True, markup=False)
@@ -61,9 +64,9 @@ def evenly(documents: Sequence[bytes], places: int) -> list[bytes]:
     return pieces
 
 
-def bits_given(model: aunet.LanguageModel, pieces: Sequence[bytes], context: int) -> float:
+def bits_given(session: Session, pieces: Sequence[bytes], context: int) -> float:
     """Mean bits of the last byte of each piece after so many bytes before it."""
-    return float(sum(model.bits(piece[-context - 1 :])[context] for piece in pieces) / len(pieces))
+    return float(sum(document_bits(session, piece[-context - 1 :])[context] for piece in pieces) / len(pieces))
 
 
 if __name__ == "__main__":

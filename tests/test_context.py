@@ -15,8 +15,9 @@ LONGEST = context.CONTEXTS[-1]
 def test_bytes_beyond_the_window_of_the_only_layer_change_nothing() -> None:
     network = AUNet(AUNetConfig(stages=(StageConfig(dim=32, layers=1, head_dim=16, window=WINDOW),)))
     network.initialise(0)
+    session = aunet.LanguageModel(network).session()
     pieces = context.evenly([bytes(range(256)) * 2], 9)
-    found = {n: context.bits_given(aunet.LanguageModel(network), pieces, n) for n in context.CONTEXTS}
+    found = {n: context.bits_given(session, pieces, n) for n in context.CONTEXTS}
     assert found[3] != pytest.approx(found[WINDOW], abs=1e-4)
     assert all(found[n] == pytest.approx(found[WINDOW], abs=1e-4) for n in context.CONTEXTS if n > WINDOW)
 
