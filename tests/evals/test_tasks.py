@@ -179,6 +179,11 @@ def test_boolq(tmp_path: Path) -> None:
     assert chars.examples == acc.examples == (1.0, 0.0, 1.0, 1.0)
     assert (acc.value, acc.n) == (0.75, 4)
     assert acc.low < acc.value < acc.high
+    hashes = {chars.settings["data_hash"], acc.settings["data_hash"]}
+    for changed in ({"passage": "It was."}, {"answer": False}, {}):
+        lines(tmp_path / "boolq/dev.jsonl", [{**rows[0], **changed}, *rows[1:]])
+        hashes.add(run_tasks(["boolq"], Agrees(), TaskOptions(tmp_path))[0].settings["data_hash"])
+    assert len(hashes) == 3  # another text or answer is another task, the same file the same one
 
 
 def test_characters_decide_where_the_likelihood_and_the_bytes_decide_otherwise(tmp_path: Path) -> None:
@@ -284,6 +289,7 @@ def test_a_group_is_the_mean_over_the_examples_of_its_tasks(tmp_path: Path) -> N
     (group,) = [one for one in found if one.task == "mmlu_social_sciences" and one.metric == "acc"]
     members = [one for one in found if one.task in subjects and one.metric == "acc"]
     assert len(members) == len(subjects) == len(group.settings["tasks"])
+    assert len({one.settings["data_hash"] for one in [group, *members]}) == 1 + len(members)
     scores = [score for one in members for score in one.examples]
     assert sorted(group.examples) == sorted(scores)
     assert group.value == pytest.approx(sum(scores) / len(scores))

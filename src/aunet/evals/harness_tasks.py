@@ -23,7 +23,7 @@ from aunet.evals.answers import Answers
 from aunet.evals.harness import AnswersLM
 from aunet.evals.local import with_local_data
 from aunet.evals.options import TaskOptions
-from aunet.evals.results import TaskResult
+from aunet.evals.results import HASH, TaskResult, data_hash
 from aunet.evals.statistics import Interval
 
 try:
@@ -41,6 +41,8 @@ RATIOS: dict[str, Callable[[float], float]] = {
     "word_perplexity": math.exp,
 }
 """Metrics of whole texts, from nats per byte or word."""
+HASHES = ("doc_hash", "prompt_hash", "target_hash")
+"""What the harness has of each example: its record, the prompt with what it shows before it, the answer."""
 Samples = Sequence[Mapping[str, Any]]
 
 
@@ -137,6 +139,8 @@ def _task_results(name: str, task: Any, found: Mapping[str, Any], options: TaskO
     by_filter: dict[str, list[Mapping[str, Any]]] = {}
     for sample in samples:
         by_filter.setdefault(sample["filter"], []).append(sample)
+    once = next(iter(by_filter.values()), [])
+    settings[HASH] = data_hash(sample[part] for sample in once for part in HASHES)
     for kind, these in by_filter.items():
         more = {} if kind == "none" else {"filter": kind}
         for metric in these[0]["metrics"]:
@@ -195,7 +199,8 @@ def _group_results(
         if len(of) != members or not all(one.examples for one in of):
             continue
         examples = tuple(score for one in of for score in one.examples)
-        settings = {**of[0].settings, "tasks": [one.task for one in of]}
+        read = data_hash(one.settings[HASH] for one in of)
+        settings = {**of[0].settings, "tasks": [one.task for one in of], HASH: read}
         yield _result(
             name, of[0].metric, statistics.mean(examples, options.seed), len(examples), options, settings, examples
         )
