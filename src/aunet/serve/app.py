@@ -136,8 +136,8 @@ def _api(worker: Worker, name: str, settings: Settings, metrics: Metrics) -> API
         patience, order = Patience(http, settings.max_seconds), chat_order(body, settings)
         return await answer(order, ChatShape(name, bool(body.logprobs)), worker, patience, settings, metrics)
 
-    @router.post("/inspect")
-    async def inspect_text(body: InspectRequest, http: Request) -> Inspection:
+    @router.post("/inspect", response_model=Inspection)
+    async def inspect_text(body: InspectRequest, http: Request) -> Response:
         """Look at a text as the model reads it."""
         return await inspect(body, worker, Patience(http, settings.max_seconds), settings)
 

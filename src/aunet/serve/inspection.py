@@ -3,12 +3,14 @@
 Shapes: n bytes of the text, T of a piece, V vocabulary.
 """
 
+import asyncio
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from starlette.responses import Response
 
 from aunet.bytes import BOS, EOS, to_bytes
 from aunet.infer.session import Session
@@ -17,7 +19,7 @@ from aunet.serve.patience import Patience
 from aunet.serve.schemas import Inspection, InspectRequest
 from aunet.serve.settings import Settings
 from aunet.serve.worker import Worker
-from aunet.splitting import splitter
+from aunet.splitting import Splitter, splitter
 
 PIECE = 512
 """Bytes read at a time, so that running sequences go on in between."""
@@ -55,8 +57,8 @@ def score(session: Session, data: bytes, alternatives: int) -> Generator[None, N
     return found
 
 
-async def inspect(body: InspectRequest, worker: Worker, patience: Patience, settings: Settings) -> Inspection:
-    """The answer of /v1/inspect."""
+async def inspect(body: InspectRequest, worker: Worker, patience: Patience, settings: Settings) -> Response:
+    """The answer of /v1/inspect, an `Inspection`."""
     data = to_bytes(body.text) if isinstance(body.text, str) else bytes(body.text)
     if len(data) > settings.max_scored_bytes:
         raise invalid(f"text: {len(data)} bytes; at most {settings.max_scored_bytes} are possible", "text", "too_long")
@@ -64,7 +66,12 @@ async def inspect(body: InspectRequest, worker: Worker, patience: Patience, sett
     scores = None
     if body.score:
         scores = await patience.wait_for(worker.run(lambda session: score(session, data, body.alternatives)))
-    return Inspection(
+    # Megabytes of JSON take a second, in which the streams of others would stand still.
+    return await asyncio.to_thread(_answer, data, rule, scores)
+
+
+def _answer(data: bytes, rule: Splitter, scores: Scores | None) -> Response:
+    found = Inspection(
         splitter=rule.rule,
         stages=rule.depth + 1,
         bytes=list(data),
@@ -72,3 +79,4 @@ async def inspect(body: InspectRequest, worker: Worker, patience: Patience, sett
         bits=scores.bits if scores else None,
         alternatives=scores.alternatives if scores else None,
     )
+    return Response(found.model_dump_json(), media_type="application/json")
