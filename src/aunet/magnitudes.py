@@ -6,8 +6,8 @@ from collections.abc import Sequence
 def short(number: float) -> str:
     """A count.
 
-    >>> short(1_818_166_506), short(999), short(0)
-    ('1.82G', '999', '0')
+    >>> [short(number) for number in (0, 2.5, 999, 999_999, 1_818_166_506, 1e12, 4e20)]
+    ['0', '2.5', '999', '1M', '1.82G', '1T', '4e+20']
     """
     return _scaled(number, ("", "k", "M", "G", "T", "P"))
 
@@ -22,8 +22,9 @@ def size(number: float) -> str:
 
 
 def _scaled(number: float, suffixes: Sequence[str]) -> str:
-    for suffix in suffixes[:-1]:
-        if float(f"{number:.3g}") < 1000:
-            return f"{number:.3g}{suffix}"
-        number /= 1000
-    return f"{number:.3g}{suffixes[-1]}"
+    """With the first suffix that leaves less than 1000, once it is rounded; with none what is beyond the last."""
+    for power, suffix in enumerate(suffixes):
+        digits = f"{number / 1000**power:.3g}"
+        if abs(float(digits)) < 1000:
+            return f"{digits}{suffix}"
+    return f"{number:.3g}{suffixes[0]}"

@@ -101,10 +101,11 @@ def test_both_forms_say_the_same(report: Path) -> None:
 def test_texts_that_differ_between_runs_are_named(tmp_path: Path) -> None:
     hashes = {"train": "d" * 64, "valid": "b" * 64, "tokenizer": "e" * 64}
     other = record("b", data_hash=hashes, family="<i>")
-    third = record("c", data_hash={**hashes, "tokenizer": "f" * 64}, family="bpe")
+    third = record("c", data_hash={**hashes, "tokenizer": "f" * 64}, family="bpe", bytes_read=999_999_000)
     page, text = write_report([record(), other, third], tmp_path)
     assert text.read_text().count("not all runs are on the same text: 2 differ") == 1, "tokenizers may differ"
     assert "<i>" not in page.read_text()
+    assert "| 1G |" in text.read_text()
     assert "&lt;i&gt;" in page.read_text()
 
 

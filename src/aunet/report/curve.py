@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from aunet.magnitudes import short
+
 Point = tuple[float, float]
 """Bytes read, bits per byte."""
 
@@ -69,18 +71,6 @@ def decades(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [factor * 10.0**power for power in powers if power % stride == 0 for factor in factors]
     return [tick for tick in ticks if low <= tick * (1 + 1e-9) and tick <= high * (1 + 1e-9)] or [low, high]
-
-
-def short(value: float) -> str:
-    """A number for an axis or a fact: three digits and a suffix.
-
-    >>> [short(value) for value in (0, 8, 2.5, 1500, 2_000_000, 3.2e9, 4e20)]
-    ['0', '8', '2.5', '1.5k', '2M', '3.2G', '4e+20']
-    """
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if limit <= abs(value) < 1e15:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}"
 
 
 def curve_svg(train: Sequence[Point], valid: Sequence[Point], references: Sequence[tuple[str, float]] = ()) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from aunet.report.curve import decades, short
+from aunet.magnitudes import short
+from aunet.report.curve import decades
 from aunet.report.figures import INK, MUTED, PAPER, Look, look, styled, svg
 from aunet.scaling.fit import FLOPS, Fit
 from aunet.scaling.records import Record

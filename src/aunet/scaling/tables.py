@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from aunet.errors import AUNetError
-from aunet.report.curve import short
+from aunet.magnitudes import short
 from aunet.report.tables import Table, interval
 from aunet.scaling.fit import Fit, law_rows
 from aunet.scaling.intervals import bits_per_byte, ratio
