@@ -90,7 +90,11 @@ def test_what_limits_a_law_is_said() -> None:
         for i in range(3)
     ]
     (of,) = fit_records(swept).families
-    assert "at 1e+13 FLOPs the best learning rate, 0.004, is the highest tried" in of.notes
+    note = "at 1e+13 FLOPs the best learning rate, 0.004, is the highest tried"
+    assert note in of.notes
+    beyond = record("beyond", status="failed", reason="the loss is nan", compute_flops=1e12, planned_flops=1e13, lr=0.1)
+    (of,) = fit_records([*swept, beyond]).families
+    assert note not in of.notes
 
 
 def test_a_family_whose_budgets_lie_close_together_leaves_the_others_their_laws() -> None:

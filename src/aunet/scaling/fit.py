@@ -117,11 +117,12 @@ def _at_two_budgets(compute: Sequence[float]) -> bool:
 
 
 def _edges(cell: Cell, valid: str) -> list[str]:
-    """Best settings at the edge of what was tried, beyond which there may be better ones."""
-    best, tried = cell.best(valid), cell.scored(valid)
+    """Best settings at the edge of what was tried, runs that failed included, beyond which there may be better ones."""
+    best = cell.best(valid)
+    tried = [*(setting.first for setting in cell.scored(valid)), *cell.unfinished]
     notes = []
     for name, title in (("lr", "learning rate"), ("batch", "batch size")):
-        values = {getattr(setting.first, name) for setting in tried}
+        values = {getattr(record, name) for record in tried}
         chosen = best and getattr(best.first, name)
         if len(values) > 2 and chosen in (min(values), max(values)):
             side = "lowest" if chosen == min(values) else "highest"
