@@ -11,6 +11,7 @@ from rich.console import Console
 from aunet.errors import AUNetError, ConfigError
 from aunet.scaling.fit import Fit, fit_records, table
 from aunet.scaling.records import Record
+from aunet.scaling.tables import laws
 from tests.scaling.made_records import record
 from tests.scaling.planted import BATCH_LAW, FAMILIES, LR_LAW, SHIFT, race
 
@@ -77,13 +78,15 @@ def test_laws_may_be_of_paper_flops() -> None:
 
 
 def test_what_limits_a_law_is_said() -> None:
-    (of,) = fit_records([record("a", 2.0), record("b", 1.8, compute_flops=1e14)]).families
+    fit = fit_records([record("a", 2.0), record("b", 1.8, compute_flops=1e14)])
+    (of,) = fit.families
     assert of.lr is None
     assert of.notes == (
         "2 budgets tell no irreducible loss: E is taken to be 0",
         "no more budgets than parameters: the loss law has no band",
         "learning rate and batch size were searched at fewer than two budgets: no laws of them",
     )
+    assert "move together. made: 2 budgets tell no irreducible loss" in laws(fit).note, "by the family's own name"
     swept = [
         record(f"{c:g}-{i}", 2.0 - i / 10, compute_flops=c, lr=1e-3 * 2**i, batch=8192 * 2 ** (i % 2))
         for c in (1e13, 1e14)

@@ -57,8 +57,8 @@ def check_baseline(records: Sequence[Record], baseline: str | None) -> None:
 def laws(fit: Fit) -> Table:
     """The fitted laws with their bounds."""
     header, rows = law_rows(fit)
-    notes = [f"{of.family}: {note}" for of in fit.families for note in of.notes]
-    note = f"C in {fit.flops} FLOPs; 95% intervals by the bootstrap. E, a and b move together. " + _sentences(notes)
+    notes = [f"{of.family}: {note}." for of in fit.families for note in of.notes]
+    note = f"C in {fit.flops} FLOPs; 95% intervals by the bootstrap. E, a and b move together. " + " ".join(notes)
     return Table("Fitted laws", note.strip(), header, rows)
 
 
@@ -117,7 +117,3 @@ def _range(values: Iterable[float]) -> str:
     found = sorted(values)
     ends = [f"{value:.3g}" if value < 1 else short(value) for value in (found[0], found[-1])]
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
-
-
-def _sentences(notes: Sequence[str]) -> str:
-    return " ".join(f"{note[0].upper()}{note[1:]}." for note in notes)
