@@ -59,7 +59,7 @@ def test_other_versions_are_named_and_skipped(tmp_path: Path, values: object, wh
         ({"bits_per_byte": {"valid": 1.9}}, "bits_per_byte.valid is not the ratio of its documents"),
         ({"documents": {"other": [[3.0, 1]]}}, "different validation sets"),
         ({"bits_per_byte": {}, "documents": {}}, "at least one validation set"),
-        ({"compute_flops": 0.0}, "compute_flops above 0"),
+        *(({key: 0}, "compute_flops above 0") for key in ("compute_flops", "paper_flops", "bytes_read")),
         ({"config": {}}, "the sections model, data, train"),
         ({"status": "failed"}, "has a reason"),
         ({"reason": "why"}, "has a reason"),
@@ -77,9 +77,10 @@ def test_a_record_that_is_not_valid_is_refused_by_file_and_key(
 
 
 def test_what_is_not_json_or_not_there_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "cut.json").write_text('{"version": 1,\n')
-    with pytest.raises(AUNetError, match=r"cut\.json: not valid JSON"):
-        read_records([tmp_path])
+    for text in ('{"version": 1,\n', 100_000 * "["):
+        (tmp_path / "cut.json").write_text(text)
+        with pytest.raises(AUNetError, match=r"cut\.json: not valid JSON"):
+            read_records([tmp_path])
     with pytest.raises(AUNetError, match="absent: no such file or directory"):
         read_records([tmp_path / "absent"])
 

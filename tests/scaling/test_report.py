@@ -2,18 +2,19 @@
 
 import re
 import shutil
+import sys
 import xml.etree.ElementTree as ET
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, MissingExtra
 from aunet.report.colours import contrast
 from aunet.report.figures import INK, MUTED, PAPER, SERIES, look
 from aunet.scaling.plots import draw
 from aunet.scaling.records import Record
-from aunet.scaling.report import write_report
+from aunet.scaling.report import laws_if_any, write_report
 from tests.browser import BROWSER, needs_browser
 from tests.scaling.made_records import record
 from tests.scaling.planted import FAMILIES, race
@@ -104,8 +105,8 @@ def test_texts_that_differ_between_runs_are_named(tmp_path: Path) -> None:
     third = record("c", data_hash={**hashes, "tokenizer": "f" * 64}, family="bpe", bytes_read=999_999_000)
     page, text = write_report([record(), other, third], tmp_path)
     assert text.read_text().count("not all runs are on the same text: 2 differ") == 1, "tokenizers may differ"
-    assert "<i>" not in page.read_text()
     assert "| 1G |" in text.read_text()
+    assert "<i>" not in page.read_text()
     assert "&lt;i&gt;" in page.read_text()
 
 
@@ -114,6 +115,13 @@ def test_other_documents_under_one_name_are_named(tmp_path: Path) -> None:
     with pytest.raises(AUNetError, match="b and made-000 on valid: a paired ratio needs two models") as caught:
         write_report([record(), shorter], tmp_path, baseline="made")
     assert "\n" not in str(caught.value)
+
+
+def test_laws_are_not_left_out_for_want_of_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert laws_if_any([record()], "valid") is None, "of one budget"
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(MissingExtra, match="scipy"):
+        laws_if_any([record(), record("larger", 1.9, compute_flops=1e14)], "valid")
 
 
 def test_an_unknown_baseline_is_one_line(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ class Record(Strict):
             raise ValueError("a run that is not complete has a reason, a complete one has none")
         if self.status == "complete" and not self.bits_per_byte:
             raise ValueError("a complete run has bits per byte of at least one validation set")
-        if self.status == "complete" and not self.compute_flops:
-            raise ValueError("a complete run has compute_flops above 0")
+        if self.status == "complete" and not (self.compute_flops and self.paper_flops and self.bytes_read):
+            raise ValueError("a complete run has bytes_read, paper_flops and compute_flops above 0")
         if not all(isinstance(self.config.get(section), dict) for section in SECTIONS):
             raise ValueError(f"config has the sections {', '.join(SECTIONS)}")
         if list(self.documents) != list(self.bits_per_byte):
@@ -196,7 +196,7 @@ def _load(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise AUNetError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AUNetError(f"{path}: not valid JSON ({' '.join(str(error).split())}); remove it or restore it") from None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, MissingExtra
 from aunet.evals.statistics import SAMPLES, SEED
 from aunet.files import make_directory, replacing
 from aunet.report.figures import write
@@ -65,6 +65,8 @@ def laws_if_any(records: Sequence[Record], valid: str) -> Fit | None:
     """The laws; None where there are too few budgets, and the report does without."""
     try:
         return fit_records(records, valid)
+    except MissingExtra:
+        raise
     except AUNetError:
         return None
 
