@@ -149,3 +149,5 @@ def test_useful_flops_are_the_same_after_an_interruption(tmp_path: Path) -> None
             (parts / "records" / "one.json").unlink()
     found = [read_record(place / "records" / "one.json").compute_flops for place in (whole, parts)]
     assert found[0] == pytest.approx(found[1], rel=1e-12)
+    with pytest.raises(ConfigError, match=r"^--valid held-out: .*train\.jsonl is read by data\.sources\.0 too "):
+        record_run(job(tmp_path, valid="train.jsonl"), Console(quiet=True))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aunet.config import DataConfig, SourceConfig
@@ -29,12 +29,22 @@ def refuse_overlap(config: DataConfig, plans: Sequence[SourcePlan]) -> None:
         for i, plan in enumerate(plans)
         for path in {block.path for lane in plan.lanes for block in lane}
     }
-    for v, source in enumerate(config.valid):
+    _refuse({f"data.valid.{v}": source for v, source in enumerate(config.valid)}, config.sources, trained)
+
+
+def refuse_trained(valid: Mapping[str, SourceConfig], sources: Sequence[SourceConfig]) -> None:
+    """The same of other sets than `data.valid`, by what they are called."""
+    _refuse(valid, sources, {_place(path): i for i, source in enumerate(sources) for path in _files(source)})
+
+
+def _refuse(valid: Mapping[str, SourceConfig], sources: Sequence[SourceConfig], trained: Mapping[str, int]) -> None:
+    """`trained`: the source of every file that is read."""
+    for key, source in valid.items():
         for path in _files(source):
             s = trained.get(_place(path))
             if s is not None:
                 raise ConfigError(
-                    f"data.valid.{v}: {path} is read by data.sources.{s} too ({config.sources[s].path}), and what is "
+                    f"{key}: {path} is read by data.sources.{s} too ({sources[s].path}), and what is "
                     "trained on is not held out; take it out of one of them"
                 )
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 import aunet
 from aunet.config import RunConfig, SourceConfig, Strict
+from aunet.data.held_out import refuse_trained
 from aunet.data.sources import files_documents
 from aunet.errors import AUNetError, ConfigError, RunFailed, is_out_of_memory
 from aunet.evals.bpb import make_validate, score_documents
@@ -87,6 +88,7 @@ def record_run(job: Job, console: Console) -> int:
         next(files_documents([source.path], source.text_field))  # before hours of training: is it there?
     try:
         finished = run_training(job.config, make_validate, console)
+    refuse_trained({f"--valid {name}": source for name, source in job.valid.items()}, job.config.data.sources)
         if finished.exit_code:
             return finished.exit_code
         documents = {name: _score(job, source, console) for name, source in job.valid.items()}
