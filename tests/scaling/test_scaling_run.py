@@ -120,12 +120,13 @@ def test_bits_that_are_not_finite_are_a_failed_run(tmp_path: Path, monkeypatch: 
 
 
 def test_why_a_run_failed_names_no_path(tmp_path: Path) -> None:
-    """It may say where its checkpoints are, and records are published."""
+    """It may say where its checkpoints are, and records are published; they go as those of a complete run do."""
     diverging = ("train.lr=1e30", "train.warmup=0", "train.max_skips=0", "train.checkpoint_every=1")
-    assert record_run(job(tmp_path, *diverging), Console(quiet=True)) == 0
+    assert record_run(job(tmp_path, *diverging, remove_checkpoints=True), Console(quiet=True)) == 0
     text = (tmp_path / "records" / "one.json").read_text()
     assert "and resume from its checkpoints" in text
     assert str(tmp_path) not in text
+    assert not (tmp_path / "out" / "checkpoints").exists()
 
 
 def test_a_mistake_is_not_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +136,8 @@ def test_a_mistake_is_not_a_failed_run(tmp_path: Path, monkeypatch: pytest.Monke
             record_run(job(tmp_path), Console(quiet=True))
     with pytest.raises(AUNetError, match=r"absent\.jsonl: no such file"):
         record_run(job(tmp_path, valid="absent.jsonl"), Console(quiet=True))
+    with pytest.raises(ConfigError, match=r"^--valid held-out: .*train\.jsonl is read by data\.sources\.0 too "):
+        record_run(job(tmp_path, valid="train.jsonl"), Console(quiet=True))
     assert not (tmp_path / "records" / "one.json").exists()
 
 
@@ -149,5 +152,3 @@ def test_useful_flops_are_the_same_after_an_interruption(tmp_path: Path) -> None
             (parts / "records" / "one.json").unlink()
     found = [read_record(place / "records" / "one.json").compute_flops for place in (whole, parts)]
     assert found[0] == pytest.approx(found[1], rel=1e-12)
-    with pytest.raises(ConfigError, match=r"^--valid held-out: .*train\.jsonl is read by data\.sources\.0 too "):
-        record_run(job(tmp_path, valid="train.jsonl"), Console(quiet=True))

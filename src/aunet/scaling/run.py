@@ -67,7 +67,7 @@ class Job(Strict):
     config: RunConfig
     valid: dict[str, SourceConfig] = Field(min_length=1, description="validation sets; the first is tuned for")
     record: Path
-    remove_checkpoints: bool = Field(default=False, description="when the record is there; the model stays")
+    remove_checkpoints: bool = Field(default=False, description="once the record is written; the model stays")
 
     @property
     def out(self) -> Path:
@@ -101,9 +101,7 @@ def record_run(job: Job, console: Console) -> int:
         lines = str(error).splitlines() or ["out of memory"]
         write_unfinished(job, "failed", f"out of memory: {lines[0]}")
         return 0
-    write_record(job.record, _record(job, "complete", "", documents))
-    if job.remove_checkpoints:
-        forget_checkpoints(job.out)
+    _leave(job, _record(job, "complete", "", documents))
     return 0
 
 
@@ -131,7 +129,14 @@ def hashes(config: RunConfig, valid: Mapping[str, SourceConfig]) -> dict[str, st
 
 def write_unfinished(job: Job, status: str, reason: str) -> None:
     """The record of a run that will not be continued, with what it had reached."""
-    write_record(job.record, _record(job, status, reason, {}))
+    _leave(job, _record(job, status, reason, {}))
+
+
+def _leave(job: Job, record: Record) -> None:
+    """Write the record of a run that has ended, whichever way; its checkpoints are for going on."""
+    write_record(job.record, record)
+    if job.remove_checkpoints:
+        forget_checkpoints(job.out)
 
 
 def _score(job: Job, source: SourceConfig, console: Console) -> tuple[DocumentScore, ...]:
