@@ -85,7 +85,7 @@ def test_the_names_of_other_texts_are_taken(name: str) -> None:
 
 
 def raising(error: Exception) -> Callable[..., Any]:
-    def stand_in(*_: Any) -> Any:
+    def stand_in(*_: Any, **__: Any) -> Any:
         raise error
 
     return stand_in

@@ -4,10 +4,17 @@ import math
 import os
 import signal
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from aunet.presets import load_run
+from aunet.train.loop import Trainer
+from aunet.train.run import run_training
 from aunet.train.stop import SIGNALS, stop_on_signals
+from tests.runs import write_config
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -25,6 +32,26 @@ def test_a_launcher_may_signal_twice() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
         assert stop.exit_code == 143
+
+
+@pytest.mark.parametrize("launched", [True, False])
+def test_a_run_that_was_started_by_another_process_saves_its_step_when_told_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launched: bool
+) -> None:
+    """Alone under a launcher (`--restarts`), or in a sweep."""
+    steps = Trainer.train_step
+
+    def told_twice(trainer: Trainer) -> dict[str, Any]:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return steps(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", told_twice)
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    config = load_run(str(write_config(tmp_path)), ["data.workers=0", "data.valid=[]"])
+    finished = run_training(config, lambda *_: None, Console(quiet=True), patient=not launched)
+    assert (finished.outcome.step, finished.exit_code) == (1, 143)
 
 
 def test_time_ends_it_without_a_signal() -> None:

@@ -75,8 +75,10 @@ class Job(Strict):
         return Path(self.config.train.out)
 
 
-def record_run(job: Job, console: Console) -> int:
+def record_run(job: Job, console: Console, patient: bool = False) -> int:
     """Train and score; 0 when the record is there, 143 or 130 when a signal stopped it before.
+
+    `patient`: see `run_training`.
 
     A run that fails, because its loss is not finite or memory is short, leaves a record that says so; AUNetError where
     it cannot begin, or where the record is there and belongs to another run.
@@ -86,9 +88,9 @@ def record_run(job: Job, console: Console) -> int:
         return 0
     for source in job.valid.values():
         next(files_documents([source.path], source.text_field))  # before hours of training: is it there?
-    try:
-        finished = run_training(job.config, make_validate, console)
     refuse_trained({f"--valid {name}": source for name, source in job.valid.items()}, job.config.data.sources)
+    try:
+        finished = run_training(job.config, make_validate, console, patient=patient)
         if finished.exit_code:
             return finished.exit_code
         documents = {name: _score(job, source, console) for name, source in job.valid.items()}

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from torch.distributed import is_torchelastic_launched
 
 from aunet.bytes import VOCAB_SIZE
 from aunet.config import RunConfig
@@ -49,10 +50,15 @@ class Finished:
 
 
 def run_training(
-    config: RunConfig, make_validate: MakeValidate, console: Console, seconds: float = math.inf
+    config: RunConfig,
+    make_validate: MakeValidate,
+    console: Console,
+    seconds: float = math.inf,
+    patient: bool = False,
 ) -> Finished:
     """Train, or continue the run in `train.out`, for at most `seconds`; AUNetError on anything that cannot be used.
 
+    `patient`: a second signal is no reason to give up the step, as where who started this process passes signals on.
     One of several processes where `torchrun` or SLURM started them; the first of them writes what is not a checkpoint.
     """
     if config.model.unit == "token" and not config.model.tokenizer:
@@ -81,7 +87,7 @@ def run_training(
         joined(ranks, device) as store,
         watching(ranks, store, config.train.stall_timeout) as watch,
         Loader(config.data, rule, vocabulary=words, share=ranks.share) as loader,
-        stop_on_signals(seconds, patient=ranks.count > 1) as stop,
+        stop_on_signals(seconds, patient or ranks.count > 1 or is_torchelastic_launched()) as stop,
     ):
         progress_lines = [f"held-out text: {line}" for line in held_out.lines()]
         if config.train.valid_every and not validate:

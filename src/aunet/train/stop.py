@@ -18,7 +18,7 @@ class Stop:
     """Set by the first SIGTERM or Ctrl-C, so that the loop finishes its step; the second one interrupts at once.
 
     `seconds`: it is set by itself after that time. `patient`: a second signal is nothing new, because a launcher sends
-    one to its processes that had it already.
+    one to its processes that had it already, as where systemd or SLURM signal all processes.
     """
 
     def __init__(self, seconds: float = math.inf, patient: bool = False) -> None:
