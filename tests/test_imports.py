@@ -15,7 +15,7 @@ OPTIONAL += ["lm_eval", "sacrebleu", "s3fs"]
 NOTHING_WITHOUT = {"hf", "serve", "evals.harness", "evals.harness_tasks"}
 """Parts that are an extra altogether: whoever imports one without its packages is told so in one line."""
 
-BASE = {"errors", "bytes", "files", "config", "mappings", "compiler", "magnitudes", "paper_laws"}
+BASE = {"errors", "bytes", "files", "config", "mappings", "compiler", "magnitudes", "paper_laws", "process"}
 """What needs nothing but itself."""
 LAYERS = {
     "errors": set(),
@@ -26,6 +26,7 @@ LAYERS = {
     "compiler": BASE,
     "paper_laws": BASE,
     "magnitudes": BASE,
+    "process": BASE,
     "vocabulary": BASE,
     "presets": BASE | {"vocabulary"},
     "splitting": BASE,

@@ -9,8 +9,8 @@ harness scores the same directory through transformers.
 
 from contextlib import suppress
 
-from aunet.cli.process import run
 from aunet.errors import MissingExtra
+from aunet.process import run
 
 
 def main() -> None:

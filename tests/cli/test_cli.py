@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aunet import __version__
-from aunet.cli.process import run
+from aunet.process import run
 from aunet.train.export import Exported
 from tests.runs import aunet, here, refused
 

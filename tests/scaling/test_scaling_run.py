@@ -1,5 +1,6 @@
 """One run, one record: in this process, without a sweep."""
 
+import errno
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from aunet.config import SourceConfig
 from aunet.errors import AUNetError, ConfigError
 from aunet.evals.bpb import Score
 from aunet.presets import load_run
-from aunet.scaling import run
+from aunet.scaling import child, run
 from aunet.scaling.records import read_record
 from aunet.scaling.run import Job, existing_record, record_run, validation_sets
 from tests.runs import metrics, write_config
@@ -127,6 +128,23 @@ def test_why_a_run_failed_names_no_path(tmp_path: Path) -> None:
     assert "and resume from its checkpoints" in text
     assert str(tmp_path) not in text
     assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_a_full_disk_is_one_line_of_the_process_that_makes_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: Job, __: Console, patient: bool) -> int:
+        assert patient, "its parent passes signals on"
+        raise OSError(errno.ENOSPC, "No space left on device", "one.json")
+
+    given = job(tmp_path).model_dump_json().encode() + b"\n"
+    monkeypatch.setattr("os.read", lambda *_: given)
+    monkeypatch.setattr(child, "_stop_with_the_parent", lambda: None)
+    monkeypatch.setattr(child, "record_run", full)
+    with pytest.raises(SystemExit) as ended:
+        child.main()
+    assert ended.value.code == child.REFUSED
+    assert capsys.readouterr().err == "aunet: error: one.json: No space left on device\n"
 
 
 def test_a_mistake_is_not_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from aunet import __version__
 from aunet.cli.evaluation import compare, evaluate
 from aunet.cli.looking import convert, info, inspect, split
 from aunet.cli.planning import plan
-from aunet.cli.process import run
 from aunet.cli.scaling import scale
 from aunet.cli.training import demo, export, tokenizer, train
 from aunet.cli.writing import bench, generate, serve
+from aunet.process import run
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,

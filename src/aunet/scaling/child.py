@@ -10,10 +10,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 from rich.console import Console
 
-from aunet.errors import AUNetError, ConfigError
+from aunet.process import run
 from aunet.scaling.run import Job, existing_record, record_run, write_unfinished
 from aunet.train.stop import Stop
 
@@ -72,8 +73,13 @@ def _wait(child: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def main() -> None:
-    """The child: its job stands on standard input."""
+def main() -> NoReturn:
+    """The child, to the end of its process; why it cannot make the run is one line, as of any command."""
+    run(_work)
+
+
+def _work() -> None:
+    """Make the run whose job stands on standard input."""
     line = b""
     while not line.endswith(b"\n"):
         part = os.read(0, 1 << 16)
@@ -81,14 +87,8 @@ def main() -> None:
             sys.exit(1)
         line += part
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
-    try:
-        code = record_run(Job.model_validate_json(line), Console())
-    except AUNetError as error:
-        print(f"aunet: error: {error}", file=sys.stderr)
-        code = MISUSED if isinstance(error, ConfigError) else REFUSED
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+    # The parent passes on what it is told, which this process may have been told too.
+    sys.exit(record_run(Job.model_validate_json(line), Console(), patient=True))
 
 
 def _stop_with_the_parent() -> None:
