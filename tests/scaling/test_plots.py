@@ -48,10 +48,11 @@ def test_all_names_of_many_families_lie_on_the_figure() -> None:
             assert top <= y <= top + height, (name, family)
 
 
-def test_a_name_is_no_formula() -> None:
-    name = r"$\\cost$"
+@pytest.mark.parametrize("name", [r"$\\cost$", "中文"])
+def test_a_name_is_no_formula_and_may_be_of_any_script(name: str, recwarn: pytest.WarningsRecorder) -> None:
     for text in draw([record(family=name)], "valid").values():
         assert name in {element.text for element in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}text")}
+    assert not [one for one in recwarn if "Glyph" in str(one.message)]
 
 
 def test_of_models_of_one_size_the_best_is_shown() -> None:

@@ -7,6 +7,7 @@ in the SVG each becomes a property that a style sheet inside the file sets by th
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
@@ -103,7 +104,10 @@ def svg(figure: Any, name: str, label: str) -> str:
     The same figure gives the same text.
     """
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # What the font that measures has no glyph for, the reader's has.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     drawn = text.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
