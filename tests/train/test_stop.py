@@ -18,11 +18,16 @@ from tests.runs import write_config
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_the_first_signal_asks_and_the_second_interrupts(number: signal.Signals, code: int) -> None:
+def test_the_first_signal_asks_and_the_second_interrupts(
+    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aunet.train.stop.TOGETHER", math.inf)
     with stop_on_signals() as stop:
         assert (stop.requested, stop.exit_code) == (False, 0)
         os.kill(os.getpid(), number)
         assert (stop.requested, stop.exit_code) == (True, code)
+        os.kill(os.getpid(), number)  # as `timeout` does
+        monkeypatch.setattr("aunet.train.stop.TOGETHER", -1.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

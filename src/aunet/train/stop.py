@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from aunet.train.distributed import Ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+TOGETHER = 0.5
+"""Seconds within which two signals are one: `timeout` sends its own to the process and to the group of it."""
 
 
 class Stop:
-    """Set by the first SIGTERM or Ctrl-C, so that the loop finishes its step; the second one interrupts at once.
+    """Set by the first SIGTERM or Ctrl-C, so that the loop finishes its step; a second one interrupts at once.
 
     `seconds`: it is set by itself after that time. `patient`: a second signal is nothing new, because a launcher sends
     one to its processes that had it already, as where systemd or SLURM signal all processes.
@@ -24,6 +26,7 @@ class Stop:
     def __init__(self, seconds: float = math.inf, patient: bool = False) -> None:
         self.signal: signal.Signals | None = None
         self._patient = patient
+        self._received = -math.inf
         self._deadline = time.monotonic() + seconds
 
     @property
@@ -44,9 +47,10 @@ class Stop:
         return 128 + self.signal if self.signal else 0
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None and not self._patient:
+        now = time.monotonic()
+        if self.signal is not None and not self._patient and now - self._received > TOGETHER:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
+        self.signal, self._received = signal.Signals(number), now
 
 
 @contextmanager
