@@ -92,12 +92,16 @@ def measure(arguments: argparse.Namespace, directory: Path) -> None:
         end="",
     )
     print(f"{parameters / 1e6:.1f}M parameters, {size / 1e6:.0f} MB a checkpoint")
-    print(f"step: {statistics.median(steps):.2f} s, step during: {statistics.median(during):.2f} s\n")
+    print(f"step: {statistics.median(steps):.2f} s, step during: {_median(during)} s\n")
     print("| save | training stands still, s: median (min-max) | until complete, s | lost in all, s |")
     print("|---|---|---|---|")
     for kind, times in found.items():
         begun, complete, lost = zip(*times, strict=True)
         print(f"| {kind} | {_range(begun)} | {_range(complete)} | {_range(lost)} |")
+
+
+def _median(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.2f}" if seconds else "none fell beside a write,"
 
 
 def _range(values: tuple[float, ...]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aunet.errors import AUNetError
-from aunet.evals.statistics import SAMPLES, SEED, Interval, Vector, interval, ratio_of_sums, resample
+from aunet.evals.statistics import SAMPLES, SEED, Interval, Vector, ratio_of_sums
 from aunet.scaling.records import DocumentScore
 
 
@@ -31,18 +31,6 @@ def ratio(
         raise AUNetError("a paired ratio needs two models that were scored on the same documents")
     # The bytes are the same in every sample and cancel out.
     return ratio_of_sums(our_bits_N, their_bits_N, seed, samples)
-
-
-def ratio_unpaired(
-    ours: Sequence[DocumentScore], theirs: Sequence[DocumentScore], seed: int = SEED, samples: int = SAMPLES
-) -> Interval:
-    """The same of two models on different documents, which are drawn independently."""
-    generator = np.random.default_rng(seed)
-    (our_bits_N, our_bytes_N), (their_bits_N, their_bytes_N) = _columns(ours), _columns(theirs)
-    our_S = resample(np.stack([our_bits_N, our_bytes_N]), generator, samples, positive=[1])
-    their_S = resample(np.stack([their_bits_N, their_bytes_N]), generator, samples, positive=[1])
-    value = (our_bits_N.sum() / our_bytes_N.sum()) / (their_bits_N.sum() / their_bytes_N.sum())
-    return interval(value, (our_S[0] / our_S[1]) / (their_S[0] / their_S[1]))
 
 
 def mean_documents(runs: Sequence[Sequence[DocumentScore]]) -> tuple[DocumentScore, ...]:
