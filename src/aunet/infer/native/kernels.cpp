@@ -40,6 +40,12 @@ typedef int64_t ByteLane __attribute__((vector_size(2 * WIDE)));
 #define IN_REGISTER(x) (void)(x)
 #endif
 #define INLINE inline __attribute__((always_inline))
+// Before version 12, GCC has this under another name and wants the places as a vector.
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLED(a, b, ...) __builtin_shuffle(a, b, WideInt{__VA_ARGS__})
+#endif
 
 template <typename To, typename From>
 To bits_of(From from) {
@@ -83,13 +89,13 @@ float sum(Wide x) { return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x
 INLINE Wide sums(const Wide *x) {
     Wide pairs[4], fours[2];
     for (int i = 0; i < 4; i++)
-        pairs[i] = __builtin_shufflevector(x[2 * i], x[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
-                   __builtin_shufflevector(x[2 * i], x[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+        pairs[i] = SHUFFLED(x[2 * i], x[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+                   SHUFFLED(x[2 * i], x[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
     for (int i = 0; i < 2; i++)
-        fours[i] = __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
-                   __builtin_shufflevector(pairs[2 * i], pairs[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
-    return __builtin_shufflevector(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) +
-           __builtin_shufflevector(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
+        fours[i] = SHUFFLED(pairs[2 * i], pairs[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+                   SHUFFLED(pairs[2 * i], pairs[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+    return SHUFFLED(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+           SHUFFLED(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
 // exp by 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; relative error below 2e-7, 0 far below.
