@@ -77,6 +77,14 @@ def test_without_a_home_directory_there_are_no_kernels(monkeypatch: pytest.Monke
     assert not available.__wrapped__()
 
 
+def test_a_home_that_systems_share_has_a_library_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As containers of two distributions on one machine, of which the older cannot load what the newer built."""
+    monkeypatch.setenv("AUNET_CACHE", str(tmp_path))
+    here = place()
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.17"))
+    assert place() != here
+
+
 @pytest.mark.parametrize(("flags", "word"), [(("--weights", "fp8"), "fp32, bf16, int8"), (("--device", "meta"), "")])
 def test_bad_flags_are_one_line(model: Path, tmp_path: Path, flags: tuple[str, ...], word: str) -> None:
     result = generate(model, tmp_path / "none", *flags)

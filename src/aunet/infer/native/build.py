@@ -90,8 +90,8 @@ def _directory() -> Path:
 
 
 def _machine() -> str:
-    """What the library was built for: a home directory may be shared by machines that differ."""
-    facts = [platform.machine(), platform.system(), platform.processor()]
+    """What the library was built for: a home directory may be shared by machines, or containers, that differ."""
+    facts = [platform.machine(), platform.system(), platform.processor(), *platform.libc_ver()]
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         facts += [line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
