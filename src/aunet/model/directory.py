@@ -153,11 +153,7 @@ def model_card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
         about = f"A language model over the {config.vocab_size - 2:,} tokens of `{TOKENIZER}`, a byte-level BPE."
         hub = ""
     else:
-        title = f"# An AU-Net with {len(config.stages)} stages"
-        about = (
-            "A language model that reads raw bytes and builds its own units (arXiv 2506.14761), splitting rule "
-            f"`{config.splitter}`."
-        )
+        title, about = _of_bytes(config)
         hub = """
 With `transformers`, after `import aunet.hf`:
 
@@ -182,6 +178,16 @@ tags: [aunet, {config.unit}-level, text-generation]
 ## Use
     aunet generate DIRECTORY --prompt "Once"
 {hub}"""
+
+
+def _of_bytes(config: AUNetConfig) -> tuple[str, str]:
+    """Title and first sentence of the card of a model over bytes: one stage builds no units."""
+    about = "A language model that reads raw bytes"
+    if not config.depth:
+        kind = "Mamba-2 model" if config.stages[0].mixer == "mamba2" else "Transformer"
+        return f"# A {kind} over bytes", f"{about}."
+    units = f"and builds its own units (arXiv 2506.14761), splitting rule `{config.splitter}`"
+    return f"# An AU-Net with {len(config.stages)} stages", f"{about} {units}."
 
 
 def _stage_row(config: AUNetConfig, s: int) -> str:
