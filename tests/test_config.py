@@ -107,6 +107,15 @@ def test_a_configuration_survives_json(mixer: str) -> None:
             {"stages": [STAGE, {**STAGE, "contraction": 4}, {**STAGE, "contraction": 3}], "splitter": "word1+word2"},
             "stages.2.contraction is below the one of stages.1",
         ),
+        (
+            {"stages": [{**STAGE, "contraction": 4.5}]},
+            "stages.0.contraction: a unit of the first stage is one byte; leave it out",
+        ),
+        ({"stages": [{**STAGE, "window": 10**20}]}, "stages.0.window: input should be less than"),
+        (
+            {"stages": [{**STAGE, "lookup": {"ngrams": [10**12], "buckets": 9}}]},
+            "stages.0.lookup.ngrams.0: input should be less than",
+        ),
         ({"stage": [STAGE]}, "unknown key stage; did you mean stages?"),
         ({"stages": [{**STAGE, "heads_dim": 8}]}, "unknown key stages.0.heads_dim; did you mean stages.0.head_dim?"),
         ({"stages": ["dim"]}, "stages.0: expected a mapping with dim, layers, head_dim (given: 'dim')"),

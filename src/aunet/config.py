@@ -56,7 +56,9 @@ class LookupConfig(Strict):
     text, of whatever length, one each, and what is rarer or was never read adds nothing.
     """
 
-    ngrams: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="lengths in units of the stage")
+    ngrams: tuple[Annotated[int, Field(ge=1, le=1 << 16)], ...] = Field(
+        min_length=1, description="lengths in units of the stage"
+    )
     buckets: int = Field(gt=0, le=1 << 36, description="rows of each table")
     known: bool = Field(
         default=False, description="rows belong to the most frequent n-grams, and the rest adds nothing"
@@ -84,7 +86,9 @@ class StageConfig(Strict):
     mixer: Literal["attention", "mamba2"] = Field(default="attention", description="what mixes positions")
     head_dim: int = Field(gt=0)
     ffn_dim: int = Field(default=0, ge=0, le=1 << 20, description="hidden width of SwiGLU; 0: Llama's rule")
-    window: int | None = Field(default=None, gt=0, description="a query sees at most this many keys, itself included")
+    window: int | None = Field(
+        default=None, gt=0, le=1 << 40, description="a query sees at most this many keys, itself included"
+    )
     kv_heads: int = Field(default=0, ge=0, description="key/value heads; 0: as many as query heads")
     qk_norm: bool = Field(default=False, description="RMSNorm of every query and key before it is turned")
     state_dim: int = Field(
@@ -93,7 +97,7 @@ class StageConfig(Strict):
     contraction: float = Field(
         default=0.0,
         ge=0,
-        description="bytes per unit; 0: the paper's for words, W for fixed-W, in a stack times each other",
+        description="bytes per unit; 0: the paper's for words, W for fixed-W, in a stack of both their product",
     )
     lookup: LookupConfig | None = Field(default=None, description="hashed n-grams of units, added at the entrance")
 
@@ -164,6 +168,8 @@ class AUNetConfig(Strict):
             filled = stage.contraction or max(_contraction(rules[:s]), above)
             stages.append(stage.model_copy(update={"contraction": filled}))
         object.__setattr__(self, "stages", tuple(stages))
+        if stages[0].contraction != 1:
+            raise ValueError(f"stages.0.contraction: a unit of the first stage is one {self.unit}; leave it out")
         for s in range(1, len(stages)):
             if stages[s].contraction < stages[s - 1].contraction:
                 raise ValueError(f"stages.{s}.contraction is below the one of stages.{s - 1}; deeper units are longer")
