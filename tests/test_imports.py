@@ -28,7 +28,7 @@ LAYERS = {
     "magnitudes": BASE,
     "process": BASE,
     "vocabulary": BASE,
-    "presets": BASE | {"vocabulary"},
+    "presets": BASE | {"splitting", "vocabulary"},
     "splitting": BASE,
     "data": BASE | {"splitting", "vocabulary"},
     "model": BASE,

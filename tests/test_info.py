@@ -41,7 +41,7 @@ def test_a_model_directory_and_a_file_give_the_same(tmp_path: Path) -> None:
     assert from_model == describe_target(str(tmp_path / "run.yaml")) == describe_target("demo")
 
 
-def test_contraction_is_measured_on_a_text(tmp_path: Path) -> None:
+def test_contraction_is_measured_on_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = AUNetConfig.model_validate(preset("aunet3-2m")["model"])
     text = b"one two three four five six seven eight " * 20
     measured = measure_contraction(config, [text])
@@ -52,6 +52,10 @@ def test_contraction_is_measured_on_a_text(tmp_path: Path) -> None:
     assert [stage.measured_contraction for stage in account.stages] == measured
     assert "measured" in _shown("aunet3-2m", path)
     assert "measured" not in _shown("aunet3-2m")
+    path.write_bytes(text + b"and so on" * 100)  # a corpus of many GB is not read to its end
+    monkeypatch.setattr("aunet.info.MEASURED", float(len(text)))
+    measured_again = describe_target("aunet3-2m", text=path).stages
+    assert [stage.measured_contraction for stage in measured_again] == measured
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"])
@@ -94,6 +98,8 @@ def test_a_preset_wins_over_a_directory_without_a_model(tmp_path: Path, monkeypa
 def test_targets_that_cannot_be_described(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean aunet2-1b"):
         describe_target("aunet2-1bb")
+    with pytest.raises(ConfigError, match=r"^preset demo: model\.splitter: unknown .* 'wrod1'; did you mean word1\?"):
+        describe_target("demo", ["model.splitter=wrod1"])
     with pytest.raises(AUNetError, match=r"no config\.json there"):
         describe_target(str(tmp_path))
     with pytest.raises(AUNetError, match=r"gone\.txt: No such file"):

@@ -13,15 +13,15 @@ from aunet.data.problems import Problems, nothing_usable
 from aunet.data.sources import balanced
 from aunet.errors import AUNetError
 from aunet.magnitudes import short, size
-from aunet.mappings import apply_overrides, validate
+from aunet.mappings import apply_overrides
 from aunet.model.accounting import Accounting, describe
 from aunet.model.directory import CONFIG, RUN, load_config
-from aunet.presets import PRESETS, load_run
+from aunet.presets import PRESETS, load_run, validate_run
 from aunet.splitting import splitter
 from aunet.vocabulary import vocabulary
 
 MEASURED = 16e6
-"""Bytes on which contractions are measured, or the whole documents that reach them."""
+"""Bytes on which contractions are measured; where a file has several documents, as many whole ones as reach them."""
 MIXER_COLUMNS = {"attention": ("FFN", "window"), "mamba2": ("state",)}
 """Columns that a stage has by its mixer."""
 
@@ -48,11 +48,12 @@ def describe_target(
 
 
 def _documents(text: Path, text_field: str) -> list[bytes]:
-    """The first documents of a file that training can read, and the whole of any other; none of them is empty."""
+    """The first documents of a file that has several, and the beginning of any other; not all of them are empty."""
     problems = Problems()
     if format_of(str(text)) in (None, "text"):
         try:
-            found = [text.read_bytes()]
+            with text.open("rb") as file:
+                found = [file.read(int(MEASURED))]
         except OSError as error:
             raise AUNetError(f"{text}: {error.strerror}") from None
     else:
@@ -74,7 +75,7 @@ def _load_target(target: str, overrides: Sequence[str]) -> RunConfig:
 
     data = DataConfig(seq_len=_row_length(directory)).model_dump(mode="json")
     values = {"model": load_config(directory).model_dump(mode="json"), "data": data}
-    return validate(RunConfig, apply_overrides(values, overrides), target)
+    return validate_run(apply_overrides(values, overrides), target)
 
 
 def _row_length(directory: Path) -> int:

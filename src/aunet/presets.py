@@ -20,6 +20,7 @@ from aunet.config import LENGTHS, RunConfig
 from aunet.errors import ConfigError
 from aunet.mappings import apply_overrides, read_mapping, validate
 from aunet.paper_laws import LAWS
+from aunet.splitting import splitter
 from aunet.vocabulary.tokens import MARKS, tokenizer_size
 
 RULES = ("", "word1", "word1+word2", "word1+word2+word4")
@@ -266,7 +267,17 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     model = values.get("model")
     if isinstance(model, dict) and isinstance(model.get("tokenizer"), str) and model["tokenizer"]:
         model.setdefault("vocab_size", tokenizer_size(Path(model["tokenizer"])) + MARKS)
-    return validate(RunConfig, values, origin)
+    return validate_run(values, origin)
+
+
+def validate_run(values: Mapping[str, Any], origin: str) -> RunConfig:
+    """A run whose splitting rule exists."""
+    run = validate(RunConfig, values, origin)
+    try:
+        splitter(run.model.splitter)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: model.splitter: {error}") from None
+    return run
 
 
 def _model_of(directory: Path) -> Any:
