@@ -287,7 +287,8 @@ def test_where_no_point_could_be_taken_none_is_put_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complete: int
 ) -> None:
     monkeypatch.setattr("aunet.scaling.sweep.hashes", lambda *_: {})  # there are no files
-    made = search(config=config(out=str(tmp_path)), storage=f"sqlite:///{tmp_path / 'sweep.db'}")
+    place = {"storage": f"sqlite:///{tmp_path / 'sweep.db'}", "records": tmp_path / "records"}
+    made = search(config=config(out=str(tmp_path)), **place)
     study = open_study(made.storage, made.study, made.identity(), made.stale_after, None)
     for _ in range(complete):
         study.tell(study.ask(), 2.0)
