@@ -271,7 +271,7 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def validate_run(values: Mapping[str, Any], origin: str) -> RunConfig:
-    """A run whose splitting rule exists."""
+    """A run whose splitting rule exists; ConfigError names `origin` and the key of what cannot be used."""
     run = validate(RunConfig, values, origin)
     try:
         splitter(run.model.splitter)

@@ -32,7 +32,8 @@ def test_the_first_signal_asks_and_the_second_interrupts(
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_launcher_may_signal_twice() -> None:
+def test_a_launcher_may_signal_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aunet.train.stop.TOGETHER", -1.0)  # apart, however soon
     with stop_on_signals(patient=True) as stop:
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
@@ -52,6 +53,7 @@ def test_a_run_that_was_started_by_another_process_saves_its_step_when_told_twic
         return steps(trainer)
 
     monkeypatch.setattr(Trainer, "train_step", told_twice)
+    monkeypatch.setattr("aunet.train.stop.TOGETHER", -1.0)  # apart, however soon
     if launched:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     config = load_run(str(write_config(tmp_path)), ["data.workers=0", "data.valid=[]"])

@@ -33,7 +33,7 @@ def refuse_overlap(config: DataConfig, plans: Sequence[SourcePlan]) -> None:
 
 
 def refuse_trained(valid: Mapping[str, SourceConfig], sources: Sequence[SourceConfig]) -> None:
-    """The same of other sets than `data.valid`, by what they are called."""
+    """ConfigError where a set other than `data.valid`, by what it is called, has a file that is read in training."""
     _refuse(valid, sources, {_place(path): i for i, source in enumerate(sources) for path in _files(source)})
 
 
