@@ -481,6 +481,17 @@ def test_any_rule_splits_any_text(visit: Callable[..., Visit], server: Server, r
 
 
 @needs_browser
+def test_a_line_without_an_end_is_laid_out_in_parts(visit: Callable[..., Visit], server: Server) -> None:
+    """A browser lays out a block whole whenever it grows; units go on where it ends, and nothing is lost."""
+    found = visit(server)
+    for text, sizes in (("ten chars " * 230, [1000, 1000, 301]), ("x" * 4100 + "\ny", [2000, 2000, 101, 2])):
+        found.read(text)
+        assert "".join(found.cells()) == text.replace("\n", "↵")
+        lines = found.page.locator("#text div").evaluate_all("all => all.map(one => one.querySelectorAll('i,b').length)")
+        assert lines == sizes
+
+
+@needs_browser
 def test_an_unknown_rule_is_one_line(visit: Callable[..., Visit], server: Server) -> None:
     found = visit(server)
     found.read("one two")

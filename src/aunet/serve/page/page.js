@@ -135,21 +135,32 @@ function id(token) {
 
 // Drawing
 
+let timer = 0;
 let frame = 0;
+/** Milliseconds before the next drawing. A line is laid out whole whenever it grows, and a model may never end one. */
+let rest = 0;
+const RESTS = 3;
 
-/** Draw what has come, once for each frame; an end that could be seen stays in view. */
+/** Draw what has come, at most once for each frame and in a quarter of the time, as the page must hear its reader. */
 function drawSoon() {
-  frame ||= requestAnimationFrame(() => {
-    const followed = covered($("text")) <= 0;
-    draw(false);
-    if (followed && covered($("text")) > 0) scrollBy(0, covered($("text")) + 24);
-  });
+  timer ||= setTimeout(() => (frame = requestAnimationFrame(follow)), rest);
+}
+
+/** Draw; an end that could be seen stays in view. */
+function follow() {
+  const since = performance.now();
+  const followed = covered($("text")) <= 0;
+  draw(false);
+  const over = covered($("text"));
+  if (followed && over > 0) scrollBy(0, over + 24);
+  rest = RESTS * (performance.now() - since);
 }
 
 /** `anew`: everything, because more is known of what stands there. */
 function draw(anew) {
+  clearTimeout(timer);
   cancelAnimationFrame(frame);
-  frame = 0;
+  timer = 0;
   if (anew) {
     point(null);
     view.show(passage, writing());
@@ -170,6 +181,7 @@ function begin(start, most = Infinity) {
 /** Put a passage on the page. */
 function show(start) {
   passage = start;
+  rest = 0;
   picked = null;
   $("choices").hidden = true;
   $("before").hidden = true;

@@ -1,10 +1,14 @@
 // A passage on the page: one element per character, inside one per unit of each stage, so that nothing is drawn twice.
-// Each line of the text is a block of its own: a browser lays out anew only the block that grows.
+// Each line of the text is a block of its own: a browser lays out anew only the block that grows. A model may never end
+// a line, so a long one goes on in another block.
 
 import { characters } from "./characters.js";
 
 /** Unit stages with a hue of their own; what is deeper is counted and not drawn. */
 export const DRAWN = 4;
+
+/** Characters of a block: it ends at a space after so many, or anywhere after twice as many. */
+const BLOCK = 1000;
 
 const STEPS = property("--bits-bounds").map(Number);
 
@@ -53,6 +57,7 @@ export class TextView {
     /** Units that are not complete, from the deepest stage on: {hue, tone, parts}, a part for each line they are in. */
     this.units = [];
     this.line = null;
+    this.lineFrom = 0;
     this.page = document.createDocumentFragment();
     this.grow(open);
     this.root.append(this.page);
@@ -93,7 +98,8 @@ export class TextView {
     this.#place({ ...cell, element }, this.#unit());
     const closed = this.units.splice(this.depth - level);
     for (const part of closed.flatMap(({ parts }) => parts)) part.classList.remove("open");
-    if (cell.text === "\n") this.line = null;
+    const size = this.cells.length - this.lineFrom;
+    if (cell.text === "\n" || (cell.text === " " && size >= BLOCK) || size >= 2 * BLOCK) this.line = null;
   }
 
   #place(cell, parent) {
@@ -107,6 +113,7 @@ export class TextView {
   #line() {
     if (!this.line) {
       this.line = document.createElement("div");
+      this.lineFrom = this.cells.length;
       this.page.append(this.line);
       for (const unit of this.units) {
         unit.parts.at(-1).classList.add("goes-on");
