@@ -14,7 +14,8 @@ from rich.console import Console
 import race
 from several import Line, ListError, _next, read_list
 from systems import SYSTEMS
-from tests.runs import write_text
+from tests.forks import Forked, begin
+from tests.runs import environment, write_text
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STAND_IN = """
@@ -35,19 +36,21 @@ time.sleep(0.3)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """The script beside the stand-in."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The script beside the stand-in, where processes begin."""
     (tmp_path / "experiments").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "experiments")
     for name in ("several.py", "systems.py"):
         shutil.copy(EXPERIMENTS / name, tmp_path / "experiments")
     (tmp_path / "experiments" / "race.py").write_text(STAND_IN)
     return tmp_path
 
 
-def start(place: Path, lines: str, *more: str) -> "subprocess.Popen[str]":
+def start(place: Path, lines: str, *more: str) -> Forked | subprocess.Popen[str]:
     (place / "list").write_text(lines)
-    command = [sys.executable, "experiments/several.py", "list", "train.jsonl", "--valid", "novels=valid.jsonl", *more]
-    return subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    arguments = ("list", "train.jsonl", "--valid", "novels=valid.jsonl", *more)
+    return begin("several", *arguments, env={**environment(), "PYTHONPATH": str(place / "experiments")})
 
 
 def done(place: Path) -> set[str]:
@@ -57,8 +60,8 @@ def done(place: Path) -> set[str]:
 def test_a_list_is_worked_through_and_a_run_waits_for_its_settings(place: Path) -> None:
     lines = "# settings first\nrun 1e13 aunet-2-simple 0 1  # needs the next\n\ntune 1e13 aunet-2 3\nrun 1e13 bytes\n"
     process = start(place, lines, "--at-once", "2", "--device", "cuda", "--threads", "3")
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     assert done(place) == {"aunet-2-simple---seeds-0-1", "aunet-2---points-3", "bytes"}
     assert "aunet-2-simple---seeds-0-1.begun" not in (place / "done" / "aunet-2---points-3").read_text()
     together = (place / "done" / "bytes").read_text()
@@ -76,15 +79,15 @@ def test_all_stop_and_the_same_command_goes_on(place: Path, how: str) -> None:
         while len(list(place.glob("done/*.begun"))) < 2:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-    output = process.communicate()[0]
-    assert process.returncode == (143 if how == "signal" else 75), output
+    output, errors = process.communicate()
+    assert process.returncode == (143 if how == "signal" else 75), errors
     assert "stopped run 1e13 bytes-hash" in output
     assert "not finished: 3 of 3; run the same command again" in output
     assert not done(place)
     (place / "quick").touch()
     process = start(place, lines, "--at-once", "2")
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     assert done(place) == {"bytes-hash", "aunet-2-hash", "fixed-4"}
 
 
@@ -115,9 +118,9 @@ def test_the_race_itself_is_told(place: Path) -> None:
     pytest.importorskip("optuna")
     shutil.copy(EXPERIMENTS / "race.py", place / "experiments")
     write_text(place / "train.jsonl", 10)
-    process = start(place, "run 1e13 bytes\ntune 1e10 fixed-4 1\n", "--at-once", "2")
-    process.communicate()
-    assert process.returncode == 1
+    (place / "list").write_text("run 1e13 bytes\ntune 1e10 fixed-4 1\n")
+    command = [sys.executable, "experiments/several.py", "list", "train.jsonl", "--valid", "novels=valid.jsonl"]
+    assert subprocess.run([*command, "--at-once", "2"], capture_output=True).returncode == 1
     logs = place / "runs/race/several"
     assert (
         logs / "run-1e13-bytes.log"
@@ -129,14 +132,14 @@ def test_the_race_itself_is_told(place: Path) -> None:
 
 def test_a_line_that_is_no_run_is_refused(place: Path) -> None:
     process = start(place, "train 1e13 bytes\n")
-    assert process.communicate()[0] == (
+    assert process.communicate()[1] == (
         "list: 'train 1e13 bytes' is no run; write `tune BUDGET SYSTEM [POINTS]` or `run BUDGET SYSTEM [SEED...]`\n"
     )
     assert process.returncode == 1
     empty = start(place, "# later\n")
-    assert empty.communicate()[0] == "list: no run in it; write a line for each\n"
+    assert empty.communicate()[1] == "list: no run in it; write a line for each\n"
     none = start(place, "run 1e13 bytes\n", "--at-once", "0")
-    assert none.communicate()[0].endswith("--at-once: give 1 or more\n")
+    assert none.communicate()[1].endswith("--at-once: give 1 or more\n")
     assert (empty.returncode, none.returncode) == (1, 2)
 
 

@@ -487,8 +487,8 @@ def test_a_line_without_an_end_is_laid_out_in_parts(visit: Callable[..., Visit],
     for text, sizes in (("ten chars " * 230, [1000, 1000, 301]), ("x" * 4100 + "\ny", [2000, 2000, 101, 2])):
         found.read(text)
         assert "".join(found.cells()) == text.replace("\n", "↵")
-        lines = found.page.locator("#text div").evaluate_all("all => all.map(one => one.querySelectorAll('i,b').length)")
-        assert lines == sizes
+        blocks = found.page.locator("#text div")
+        assert blocks.evaluate_all("all => all.map((one) => one.querySelectorAll('i, b').length)") == sizes
 
 
 @needs_browser

@@ -19,7 +19,7 @@ in one table, `parts`.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import cast
 
 import numpy as np
@@ -142,14 +142,23 @@ def useful_flops(config: AUNetConfig, lengths: Sequence[Sequence[int]]) -> float
 
 def useful_flops_by_stage(config: AUNetConfig, lengths: Sequence[Sequence[int]]) -> list[float]:
     """The same by the stage that a part is listed under."""
+    sums = [0.0] * len(config.stages)
+    for part, flops in useful_flops_by_part(config, lengths).items():
+        sums[part.stage] += flops
+    return sums
+
+
+def useful_flops_by_part(config: AUNetConfig, lengths: Sequence[Sequence[int]]) -> dict[Part, float]:
+    """The same by part; the embedding and look-ups, which cost nothing, are in none."""
     if len(lengths) != len(config.stages):
         raise ValueError(f"{len(config.stages)} stages need as many lists of lengths, not {len(lengths)}")
     arrays = [np.asarray(stage, dtype=np.float64) for stage in lengths]
-    sums = [0.0] * len(arrays)
+    units = [float(array.sum()) for array in arrays]
+    pairs = cache(lambda stage, window: visible_pairs(arrays[stage], window))  # layers of a stage see the same
+    sums: dict[Part, float] = {}
     for cost in _useful_costs(config):
-        documents = arrays[cost.stage]
-        pairs = visible_pairs(documents, cost.window) if cost.width else 0.0
-        sums[cost.part.stage] += 6 * cost.weights * float(documents.sum()) + 12 * cost.width * pairs
+        attention = cost.width * pairs(cost.stage, cost.window) if cost.width else 0.0
+        sums[cost.part] = sums.get(cost.part, 0.0) + 6 * cost.weights * units[cost.stage] + 12 * attention
     return sums
 
 

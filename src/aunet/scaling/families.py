@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from aunet.config import AUNetConfig, StageConfig
 from aunet.errors import ConfigError
-from aunet.model.flops import useful_flops_per_byte
+from aunet.model.flops import expected_lengths, useful_flops_by_part
 from aunet.presets import AUNET2_SCALING, AUNET3_SCALING, TRANSFORMER_SCALING
 from aunet.scaling.text import Text
 
@@ -152,13 +152,13 @@ def _candidates(kind: Family, text: Text, flops_per_byte: float) -> Iterator[tup
     for width in _widths(narrowest / of_stage_2, widest / of_stage_2):
         dims = _dims(kind, width)
         shallow = [_shallow_layers(width)] * (kind.stages - 1)
-        one, two = (
-            useful_flops_per_byte(build(kind, dims, [*shallow, count], text), text.row_ids) / text.bytes_per_token
-            for count in (1, 2)
-        )
+        smallest = build(kind, dims, [*shallow, 1], text)
+        flops = useful_flops_by_part(smallest, expected_lengths(smallest, text.row_ids))
+        of_layer = sum(value for part, value in flops.items() if part.name == "trunk")
         proportional = dims[-1] / WIDTH_PER_LAYER[kind.mixer]
         for count in range(max(fewest, round(proportional / 2)), max(2, round(2 * proportional)) + 1):
-            yield dims, [*shallow, count], one + (count - 1) * (two - one)
+            total = sum(flops.values()) + (count - 1) * of_layer
+            yield dims, [*shallow, count], total / text.row_ids / text.bytes_per_token
 
 
 def _step(width: float) -> int:
