@@ -38,8 +38,8 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 of them, enough for a signal to come before the end."""
-    return _trained(tmp_path_factory.mktemp("longer"), 120)
+    """70 of them, enough for a signal to come before the end."""
+    return _trained(tmp_path_factory.mktemp("longer"), 70)
 
 
 def _trained(directory: Path, steps: int) -> Path:
@@ -82,7 +82,7 @@ def test_a_run_goes_on_with_other_numbers_of_ranks(longer: Path, tmp_path: Path)
     stdout, stderr = launcher.communicate()
     assert launcher.returncode != 0
     stopped = losses(tmp_path / "out")[-1][0]
-    assert f"stopped after step {stopped} of 120, saved in" in stdout, stderr
+    assert f"stopped after step {stopped} of 70, saved in" in stdout, stderr
     assert (tmp_path / "out" / "checkpoints" / f"step-{stopped}" / "manifest.json").is_file()
     alone = start(*arguments)
     wait_for_step(tmp_path / "out", stopped + 2)
@@ -145,7 +145,7 @@ def same_norms(found: Path, expected: Path) -> None:
 
 def test_lookups_mamba_and_recomputed_blocks_have_the_losses_of_one(tmp_path: Path) -> None:
     """3 ranks cut 16 columns into 6, 6 and 4; then a run goes from 3 ranks to 2 in copies, and another from 3 to 1."""
-    config = write_config(tmp_path, steps=25, batch_bytes=2048, checkpoint_every=10)
+    config = write_config(tmp_path, steps=14, batch_bytes=2048, checkpoint_every=6)
     line = ("train", config, MAMBA, *LOOKUPS, "data.workers=0")
     one, three, two, again = (f"train.out={tmp_path / name}" for name in ("one", "three", "two", "again"))
     assert here(*line, one).returncode == 0
@@ -154,9 +154,9 @@ def test_lookups_mamba_and_recomputed_blocks_have_the_losses_of_one(tmp_path: Pa
     same_norms(tmp_path / "three", tmp_path / "one")
     for name in ("two", "again"):
         shutil.copytree(tmp_path / "three", tmp_path / name)
-        shutil.rmtree(tmp_path / name / "checkpoints" / "step-25")
+        shutil.rmtree(tmp_path / name / "checkpoints" / "step-14")
     together(2, (*line, two, "train.copies=2"))
-    assert "resuming after step 20" in here(*line, again).stdout
+    assert "resuming after step 12" in here(*line, again).stdout
     for name in ("two", "again"):
         same(tmp_path / name, tmp_path / "one")
         same_norms(tmp_path / name, tmp_path / "one")

@@ -23,6 +23,19 @@ def wait_for_ranks(launcher: Forked | subprocess.Popen[str], count: int) -> dict
     return found
 
 
+def step_of(count: int, config: Path, *settings: str) -> list[Forked | subprocess.Popen[str]]:
+    """Processes as a step of SLURM has them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    place = {"SLURM_STEP_NUM_TASKS": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    variables = {**environment(), **place}
+    return [
+        begin("aunet", "train", config, *settings, env={**variables, "SLURM_PROCID": rank, "SLURM_LOCALID": rank})
+        for rank in map(str, range(count))
+    ]
+
+
 def same(found: Path, expected: Path) -> None:
     assert [step for step, _ in losses(found)] == [step for step, _ in losses(expected)]
     for (_, a), (_, b) in zip(losses(found), losses(expected), strict=True):
@@ -31,7 +44,7 @@ def same(found: Path, expected: Path) -> None:
 
 def test_a_run_of_four_outlives_deaths_and_signals(tmp_path: Path) -> None:
     """kill -9 of one of four, SIGTERM to all, kill -9 of all; the losses are those of one undisturbed process."""
-    config = write_config(tmp_path, steps=160, batch_bytes=2048, checkpoint_every=10)
+    config = write_config(tmp_path, steps=80, batch_bytes=2048, checkpoint_every=10)
     together = ("train", str(config), f"train.out={tmp_path / 'killed'}", "--processes", "4", "--restarts", "2")
     out = tmp_path / "killed"
 
@@ -51,15 +64,15 @@ def test_a_run_of_four_outlives_deaths_and_signals(tmp_path: Path) -> None:
     assert "another process has ended; what it says itself tells why; run the same command again" in stderr
     assert "resuming after step 10 from" in stdout
     stopped = losses(out)[-1][0]
-    assert f"stopped after step {stopped} of 160" in stdout
+    assert f"stopped after step {stopped} of 80" in stdout
     assert (out / "checkpoints" / f"step-{stopped}" / "manifest.json").is_file()
 
-    launcher = start(*together)
+    four = step_of(4, config, f"train.out={out}")  # without a launcher: only the processes of a run are wanted here
     wait_for_step(out, stopped + 1)
-    ranks = ranks_of(launcher.pid)
-    for process in (launcher.pid, *ranks.values()):
-        kill(process)
-    launcher.wait()
+    for process in four:
+        kill(process.pid)
+    for process in four:
+        process.communicate()
 
     done = here("train", config, f"train.out={out}")
     assert done.returncode == 0, done.stderr
@@ -68,33 +81,9 @@ def test_a_run_of_four_outlives_deaths_and_signals(tmp_path: Path) -> None:
     same(out, tmp_path / "out")
 
 
-def pair(tmp_path: Path, config: Path, *settings: str) -> list[Forked | subprocess.Popen[str]]:
-    """Two processes as SLURM starts them."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    return [
-        begin(
-            "aunet",
-            "train",
-            config,
-            *settings,
-            env={
-                **environment(),
-                "SLURM_PROCID": str(rank),
-                "SLURM_STEP_NUM_TASKS": "2",
-                "SLURM_LOCALID": str(rank),
-                "MASTER_ADDR": "localhost",
-                "MASTER_PORT": str(port),
-            },
-        )
-        for rank in range(2)
-    ]
-
-
 def test_a_process_that_hangs_is_named_with_its_last_step(tmp_path: Path) -> None:
     config = write_config(tmp_path, steps=5000, lr=1e-5, batch_bytes=2048)
-    first, second = pair(tmp_path, config, "train.stall_timeout=4")
+    first, second = step_of(2, config, "train.stall_timeout=4")
     wait_for_step(tmp_path / "out", 3)
     os.kill(second.pid, signal.SIGSTOP)
     _, stderr = first.communicate()
@@ -113,7 +102,7 @@ def test_data_that_vanish_end_all_processes_and_are_missed_by_no_step(tmp_path: 
     config = write_config(tmp_path, steps=400, batch_bytes=2048, checkpoint_every=5)
     text = (tmp_path / "train.jsonl").read_bytes()
     out = tmp_path / "two"
-    processes = pair(tmp_path, config, f"train.out={out}", "data.shuffle_documents=8")
+    processes = step_of(2, config, f"train.out={out}", "data.shuffle_documents=8")
     wait_for_step(out, 3)
     os.truncate(tmp_path / "train.jsonl", len(text) // 2)
     for process in processes:
