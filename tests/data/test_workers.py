@@ -81,6 +81,24 @@ def test_killed_workers_are_started_again_without_a_row_lost_or_repeated(config)
     assert "started again after row" in lines[0]
 
 
+def test_workers_that_cannot_be_started_are_one_line_and_leave_none(config, monkeypatch):
+    fork = multiprocessing.get_context("fork").Process
+    started = []
+
+    def start(self, start=fork.start):
+        if started:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        start(self)
+        started.append(self.pid)
+
+    monkeypatch.setattr(fork, "start", start)
+    with Loader(config, Residues(), start_method="fork") as loader, pytest.raises(AUNetError) as error:
+        loader.next_row()
+    assert str(error.value) == f"data.workers: 1 of 2 could be started ({os.strerror(errno.EAGAIN)}); lower it"
+    assert started
+    assert not children()
+
+
 class Killed(Residues):
     """A rule that its worker does not survive, as if the memory of the machine were too small for it."""
 

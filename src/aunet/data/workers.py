@@ -69,21 +69,29 @@ class Workers:
         context: Any = multiprocessing.get_context(method)
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
-        with _interrupts_blocked():
-            for number, job in enumerate(jobs):
-                receiver, sender = context.Pipe(duplex=False)
-                self._pipes.append(receiver)
-                arguments = (job, sender, list(self._pipes))
-                process = context.Process(target=_work, args=arguments, name=f"aunet-loader-{number}", daemon=True)
-                process.start()
-                # Closed here, so that a dead worker is an end of file, and before the next fork inherits it.
-                sender.close()
-                self._processes.append(process)
+        # Before the first starts, so that those that run are stopped where a later one cannot be started.
         self._close = weakref.finalize(self, _stop, self._pipes, self._processes)
         # multiprocessing waits at exit for daemons to heed a SIGTERM, which these ignore. Its hook was registered
         # before this one, so this one runs first.
         self._close.atexit = False
         atexit.register(self._close)
+        try:
+            with _interrupts_blocked():
+                for number, job in enumerate(jobs):
+                    receiver, sender = context.Pipe(duplex=False)
+                    self._pipes.append(receiver)
+                    arguments = (job, sender, list(self._pipes))
+                    process = context.Process(target=_work, args=arguments, name=f"aunet-loader-{number}", daemon=True)
+                    process.start()
+                    # Closed here, so that a dead worker is an end of file, and before the next fork inherits it.
+                    sender.close()
+                    self._processes.append(process)
+        except OSError as error:  # the system has no memory, process or open file left
+            started = len(self._processes)
+            self.close()
+            raise AUNetError(
+                f"data.workers: {started} of {len(jobs)} could be started ({error.strerror}); lower it"
+            ) from None
 
     def take(self, worker: int) -> LaneRow:
         """The next row of a worker; AUNetError if it found its input unusable."""
