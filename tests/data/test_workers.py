@@ -16,7 +16,7 @@ from corpora import SUFFIXES, Residues, same, sentences, write
 from aunet.config import DataConfig, SourceConfig
 from aunet.data import Loader, Problems
 from aunet.data.sources import plan_source
-from aunet.errors import AUNetError
+from aunet.errors import AUNetError, RunFailed
 from aunet.splitting import splitter
 
 
@@ -115,6 +115,21 @@ def test_workers_that_are_killed_again_and_again_are_one_line(config):
             for i in range(2)
         ]
         assert len(loader.take_restarts()) == 3
+
+
+class Refused(Residues):
+    """A rule whose worker asks for memory that the system does not give, as under a limit of a cluster."""
+
+    def levels(self, data):
+        raise MemoryError
+
+
+def test_a_worker_without_memory_is_one_line(config):
+    with Loader(config, Refused()) as loader, pytest.raises(RunFailed) as error:
+        loader.next_row()
+    assert str(error.value) in [
+        f"loader worker {i}: out of memory; lower data.workers or data.shuffle_bytes" for i in range(2)
+    ]
 
 
 class Failing(io.FileIO):

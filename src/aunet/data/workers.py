@@ -32,6 +32,9 @@ from aunet.errors import AUNetError, RunFailed
 from aunet.splitting import Splitter
 from aunet.vocabulary import Vocabulary
 
+LESS_MEMORY = "lower data.workers or data.shuffle_bytes"
+"""What makes workers take less."""
+
 
 class Job(NamedTuple):
     """What a worker needs to know; it is pickled where processes are spawned."""
@@ -52,7 +55,8 @@ class Failed(NamedTuple):
     """What a worker sends before it ends on its own."""
 
     message: str
-    is_bug: bool
+    kind: type[Exception]
+    """AUNetError for input that cannot be used, RunFailed where memory is short, RuntimeError for a bug."""
 
 
 class WorkerKilled(RunFailed):
@@ -94,7 +98,7 @@ class Workers:
             ) from None
 
     def take(self, worker: int) -> LaneRow:
-        """The next row of a worker; AUNetError if it found its input unusable."""
+        """The next row of a worker; AUNetError if it found its input unusable or had too little memory."""
         try:
             item = self._pipes[worker].recv()
         except (EOFError, OSError):
@@ -102,11 +106,9 @@ class Workers:
             process.join()
             code = process.exitcode or 0
             cause = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-            raise WorkerKilled(
-                f"loader worker {worker} {cause}; if memory is short lower data.workers or data.shuffle_bytes"
-            ) from None
+            raise WorkerKilled(f"loader worker {worker} {cause}; if memory is short {LESS_MEMORY}") from None
         if isinstance(item, Failed):
-            raise RuntimeError(f"loader worker {worker}: {item.message}") if item.is_bug else AUNetError(item.message)
+            raise item.kind(item.message if item.kind is AUNetError else f"loader worker {worker}: {item.message}")
         assert isinstance(item, LaneRow)
         return item
 
@@ -153,9 +155,11 @@ def _work(job: Job, pipe: Connection, inherited: Sequence[Connection]) -> None:
             if lane is not None:
                 ahead.put(lane.next_row(job.share.holds(row)))
     except AUNetError as error:
-        ahead.put(Failed(str(error), is_bug=False))
+        ahead.put(Failed(str(error), AUNetError))
+    except MemoryError:  # where the system refuses memory rather than kill who takes it
+        ahead.put(Failed(f"out of memory; {LESS_MEMORY}", RunFailed))
     except Exception:
-        ahead.put(Failed(traceback.format_exc(), is_bug=True))
+        ahead.put(Failed(traceback.format_exc(), RuntimeError))
     sender.join()
 
 
