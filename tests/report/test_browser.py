@@ -37,6 +37,20 @@ def test_pointing_at_a_character_marks_it_everywhere_and_says_what_is_known(tmp_
     assert said == "“ï”   bytes c3 af at 6   level 0: inside a unit   1.63 bits (0.75 + 0.88)"
 
 
+def test_pointing_lays_nothing_out(tmp_path: Path) -> None:
+    """A mark that moves its character in or out of the flow takes seconds in a long text, at each move of a pointer."""
+    actions = """
+        const cell = document.querySelector('[data-b="6"]');
+        const flow = ({ position, display, float, margin, padding, borderWidth, font }) =>
+          [position, display, float, margin, padding, borderWidth, font].join();
+        const before = flow(getComputedStyle(cell));
+        cell.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+        document.title = `${cell.className.includes("on")} ${flow(getComputedStyle(cell)) === before}`;
+    """
+    dom = _dom(passage_html(make(b"one two three"), "word1+word2"), actions, tmp_path)
+    assert "<title>true true</title>" in dom
+
+
 def test_arrow_keys_move_and_leaving_clears(tmp_path: Path) -> None:
     page = passage_html(make(b"ab cd ", "word1+word2"), "word1+word2")
     key = 'dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));'

@@ -4,8 +4,11 @@ for (const passage of document.querySelectorAll(".passage")) {
   const data = JSON.parse(passage.querySelector("script").textContent);
   const readout = passage.querySelector(".readout");
   const hint = readout.textContent;
-  const views = [...passage.querySelectorAll(".text")].map((view) => [view, [...view.querySelectorAll("i")]]);
-  const first = (cell) => Number(cell.dataset.b);
+  // First bytes as numbers: to read them from the cells of a long text whenever the pointer moves takes far longer.
+  const views = [...passage.querySelectorAll(".text")].map((view) => {
+    const cells = [...view.querySelectorAll("i")];
+    return { view, cells, starts: cells.map(({ dataset }) => Number(dataset.b)) };
+  });
   const bits = (value) => (value === null ? "?" : value.toFixed(2));
   let marked = [];
 
@@ -14,9 +17,9 @@ for (const passage of document.querySelectorAll(".passage")) {
     marked = [];
     readout.textContent = hint;
     if (!cell) return;
-    const start = first(cell);
-    for (const [other, cells] of views) {
-      const same = other === view ? cell : cells.findLast((candidate) => first(candidate) <= start);
+    const start = Number(cell.dataset.b);
+    for (const { view: other, cells, starts } of views) {
+      const same = other === view ? cell : cells[starts.findLastIndex((candidate) => candidate <= start)];
       const unit = same.closest("u");
       same.classList.add("on");
       if (unit) unit.classList.add("in");
@@ -39,7 +42,7 @@ for (const passage of document.querySelectorAll(".passage")) {
     readout.textContent = parts.join("   ");
   };
 
-  for (const [view, cells] of views) {
+  for (const { view, cells } of views) {
     view.addEventListener("pointerover", (event) => show(view, event.target.closest("i")));
     view.addEventListener("pointerleave", () => show(view, null));
     view.addEventListener("blur", () => show(view, null));
