@@ -641,6 +641,16 @@ def test_what_is_said_aloud(visit: Callable[..., Visit], server: Server) -> None
 
 
 @needs_browser
+def test_an_answer_that_breaks_off_is_one_line(visit: Callable[..., Visit], server: Server) -> None:
+    found = visit(server)
+    found.page.route("**/v1/inspect", lambda route: route.fulfill(body='{"bits":', content_type="application/json"))
+    found.page.fill("#prompt", "one two")
+    found.page.click("#read")
+    line = "the answer broke off: the connection to the server is closed"
+    expect(found.page.locator("#error")).to_have_text(line)
+
+
+@needs_browser
 def test_a_key_is_asked_for_and_kept_nowhere(visit: Callable[..., Visit], directory: Path) -> None:
     with serving(directory, "--api-key", "a-secret") as guarded:
         found = visit(guarded, key="a-secret")

@@ -9,12 +9,12 @@ export function setKey(value) {
 
 /** The models of the server. */
 export async function models(signal) {
-  return (await (await request("v1/models", { signal })).json()).data;
+  return (await whole(await request("v1/models", { signal }))).data;
 }
 
 /** Levels, bits and alternatives of a text; see /v1/inspect. */
 export async function inspect(body, signal) {
-  return (await post("v1/inspect", body, signal)).json();
+  return whole(await post("v1/inspect", body, signal));
 }
 
 /** The choices of a streamed completion as they come; see /v1/completions. */
@@ -46,6 +46,11 @@ async function request(path, options) {
   if (response.ok) return response;
   const found = await response.json().catch(() => null);
   throw new Error(oneLine(found?.error?.message ?? `the server answered ${response.status}`));
+}
+
+/** The JSON of an answer. */
+function whole(response) {
+  return response.json().catch(broken);
 }
 
 /** The data of server-sent events. Here each is one line. */
