@@ -386,6 +386,16 @@ def test_alternatives_are_the_likeliest_bytes_and_one_can_be_chosen(
 
 
 @needs_browser
+def test_alternatives_say_which_characters_they_come_after(visit: Callable[..., Visit], server: Server) -> None:
+    """None is cut, so that a part of it would look like a byte that is no character."""
+    text = "日" + "👩" * 11 + "日é"
+    found = visit(server)
+    found.read(text)
+    found.cell(13).click()
+    expect(found.page.locator("#choices h2 small")).to_have_text(f"after “{text[:-1]}”")
+
+
+@needs_browser
 def test_the_end_is_a_choice_of_the_model_too(
     visit: Callable[..., Visit], server: Server, model: LanguageModel
 ) -> None:

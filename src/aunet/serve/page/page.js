@@ -1,7 +1,7 @@
 // The playground: a prompt, what the model makes of it, and every other way it could have gone.
 
 import { complete, inspect, models, setKey } from "./api.js";
-import { decode, encode, hex, visible } from "./characters.js";
+import { characters, decode, encode, hex } from "./characters.js";
 import { choices, describe, make, percent, readout } from "./detail.js";
 import { count, group, summarise } from "./legend.js";
 import { END, Passage } from "./passage.js";
@@ -267,8 +267,9 @@ function button(className, onClick, ...children) {
 
 /** The last characters before a byte. */
 function tail(at) {
-  const text = new TextDecoder().decode(Uint8Array.from(passage.bytes.slice(Math.max(at - 48, 0), at)));
-  return [...text].slice(-16).map(visible).join("");
+  // Sixteen of four bytes each, and what may be left of one before them.
+  const bytes = passage.bytes.slice(Math.max(at - 67, 0), at);
+  return [...characters(bytes, 0, false)].slice(-16).map(({ shown }) => shown).join("");
 }
 
 function unpick() {
