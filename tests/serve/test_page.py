@@ -271,6 +271,21 @@ def test_the_stop_button_and_a_new_prompt_while_it_writes(visit: Callable[..., V
 
 
 @needs_browser
+def test_going_back_while_it_writes_says_no_more_of_it(visit: Callable[..., Visit], tireless: Server) -> None:
+    found = visit(tireless)
+    found.read("one two")
+    found.settings(seed=1, max_bytes=ENDLESS, temperature=0.0)
+    found.page.fill("#prompt", "Never ending ")
+    for _ in range(2):  # the second begins with two texts before it
+        found.page.press("#prompt", "Control+Enter")
+        expect(found.cell(20)).to_be_visible()
+    expect(found.page.locator("#status")).to_have_text("writing ...")
+    found.page.click("#back")
+    expect(found.page.locator("#stop")).to_be_hidden()
+    expect(found.page.locator("#status")).to_have_text("")
+
+
+@needs_browser
 def test_a_prompt_beyond_the_limit_is_one_line(visit: Callable[..., Visit], server: Server) -> None:
     found = visit(server)
     found.page.fill("#prompt", "a" * 70_000)

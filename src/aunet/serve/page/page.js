@@ -73,8 +73,8 @@ async function read(start, signal) {
 
 /** One thing at a time: whatever runs is stopped first. False if it failed; why is one line on the page. */
 async function run(name, work) {
-  running?.abort();
-  const own = new AbortController();
+  halt();
+  const own = Object.assign(new AbortController(), { named: name !== null });
   running = own;
   if (name) {
     $("error").textContent = "";
@@ -94,6 +94,13 @@ async function run(name, work) {
   draw(false);
   if (name) $("status").textContent = message;
   return message !== "";
+}
+
+/** Stop what runs, for something else: nothing more is said of it. */
+function halt() {
+  if (running?.named) $("status").textContent = "";
+  running?.abort();
+  running = null;
 }
 
 function fail(error) {
@@ -137,7 +144,7 @@ function id(token) {
 
 let timer = 0;
 let frame = 0;
-/** Milliseconds before the next drawing. A line is laid out whole whenever it grows, and a model may never end one. */
+/** Milliseconds before the next drawing. A block of the text is laid out whole whenever it grows. */
 let rest = 0;
 const RESTS = 3;
 
@@ -208,7 +215,10 @@ function point(cell) {
 /** Show what else could stand at a byte of a cell. */
 async function pick(cell, at, byKeyboard) {
   picked = { cell, at };
-  if (!passage.alternatives[at] && !writing()) await readAll();
+  if (!passage.alternatives[at] && !writing()) {
+    $("error").textContent = "";
+    await readAll();
+  }
   if (picked?.at !== at) return;
   showChoices();
   if (byKeyboard) $("choices").querySelector("ol button")?.focus();
@@ -298,8 +308,8 @@ $("form").addEventListener("submit", (event) => {
 $("read").addEventListener("click", () => look(prompted()));
 $("stop").addEventListener("click", () => running?.abort());
 $("back").addEventListener("click", () => {
-  running?.abort();
-  running = null;
+  halt();
+  $("error").textContent = "";
   show(earlier.pop());
   busy(false);
   readAll();
