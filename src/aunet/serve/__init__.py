@@ -3,7 +3,7 @@
 settings   limits and keys                 run        the process: socket, signals, graceful end
 worker     the thread that owns the engine app        routes
 schemas    what comes in and goes out      completions, chat, logprobs, inspection   one endpoint's work each
-errors     every error as one JSON shape   gate, metrics, assets, reference          around the endpoints
+errors     every error as one JSON shape   gate, metrics, assets, description        around the endpoints
 replicas   the same application behind Ray Serve
 """
 
