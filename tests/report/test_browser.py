@@ -62,6 +62,24 @@ def test_arrow_keys_move_and_leaving_clears(tmp_path: Path) -> None:
     assert 'class="on' not in cleared
 
 
+def test_what_is_said_of_a_character_can_be_seen_beside_it(tmp_path: Path) -> None:
+    """A text may be longer than the window; other keys than its own stay the browser's."""
+    key = 'new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true, cancelable: true, altKey })'
+    actions = f"""
+        const view = document.querySelector(".text");
+        const press = (altKey) => view.dispatchEvent({key});
+        const before = press(true);
+        for (let k = 0; k < 800; k += 1) press(false);
+        const seen = (one) => one.getBoundingClientRect();
+        const said = seen(document.querySelector(".readout"));
+        const cell = seen(document.querySelector(".on"));
+        const inView = said.top >= 0 && said.bottom <= cell.top && cell.bottom <= innerHeight;
+        document.title = `${{before}} ${{scrollY > 0}} ${{inView}} ${{view.querySelector(".on").dataset.b}}`;
+    """
+    dom = _dom(passage_html(make(b"one two\n" * 200), "word1+word2"), actions, tmp_path)
+    assert "<title>true true true 799</title>" in dom
+
+
 def test_the_page_may_not_load_anything(tmp_path: Path) -> None:
     """Its policy refuses, whatever a slip might put into it."""
     actions = """

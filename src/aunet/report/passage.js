@@ -48,10 +48,13 @@ for (const passage of document.querySelectorAll(".passage")) {
     view.addEventListener("blur", () => show(view, null));
     view.addEventListener("keydown", (event) => {
       const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!move || !cells.length) return;
+      // With another key they are the browser's: Alt goes back.
+      if (!move || !cells.length || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       const at = cells.findIndex((cell) => cell.classList.contains("on"));
-      show(view, cells[Math.min(Math.max(at + move, 0), cells.length - 1)]);
+      const next = cells[Math.min(Math.max(at + move, 0), cells.length - 1)];
+      show(view, next);
+      next.scrollIntoView({ block: "nearest" });
     });
   }
 }
