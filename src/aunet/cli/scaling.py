@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from aunet.cli.options import JsonOption
+from aunet.cli.output import show
 
 if TYPE_CHECKING:
     from aunet.scaling.records import Record
@@ -50,7 +51,7 @@ def plan(
     if as_json:
         print(json.dumps(found.to_json()))
     else:
-        Console().print(table(found))
+        show(table(found))
         for line in lines(found):
             Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -114,7 +115,7 @@ def fit(
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    Console().print(table(found))
+    show(table(found))
     for of in found.families:
         for note in of.notes:
             Console().print(f"{of.family}: {note}", highlight=False, markup=False, soft_wrap=True)
