@@ -51,9 +51,8 @@ def _trained(directory: Path, steps: int) -> Path:
 @pytest.mark.parametrize(
     ("ranks", "settings"),
     [
-        (2, []),  # with workers of the loader
         (4, ["data.workers=0", "train.copies=2"]),
-        (3, ["data.workers=0", "train.accumulate=2"]),  # of 8 rows one rank has 2 and the others 3
+        (3, ["train.accumulate=2"]),  # with workers of the loader; of 8 rows one rank has 2 and the others 3
     ],
 )
 def test_ranks_together_have_the_losses_of_one(single: Path, tmp_path: Path, ranks: int, settings: list[str]) -> None:
