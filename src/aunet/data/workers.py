@@ -64,7 +64,10 @@ class WorkerKilled(RunFailed):
 
 
 class Workers:
-    """A running set of workers. Use `close`, or let it be collected; at exit they are stopped too."""
+    """A running set of workers, AUNetError where one cannot be started. Use `close`, or let it be collected.
+
+    At exit they are stopped too.
+    """
 
     def __init__(self, jobs: Sequence[Job], start_method: str | None = None) -> None:
         # Forking is the only method that works from unguarded scripts and notebooks. It is safe here because a child

@@ -149,7 +149,10 @@ def useful_flops_by_stage(config: AUNetConfig, lengths: Sequence[Sequence[int]])
 
 
 def useful_flops_by_part(config: AUNetConfig, lengths: Sequence[Sequence[int]]) -> dict[Part, float]:
-    """The same by part; the embedding and look-ups, which cost nothing, are in none."""
+    """The same by part; those that cost nothing (embedding, look-ups) are left out.
+
+    ValueError where `lengths` is not a list for each stage.
+    """
     if len(lengths) != len(config.stages):
         raise ValueError(f"{len(config.stages)} stages need as many lists of lengths, not {len(lengths)}")
     arrays = [np.asarray(stage, dtype=np.float64) for stage in lengths]

@@ -154,11 +154,10 @@ def _candidates(kind: Family, text: Text, flops_per_byte: float) -> Iterator[tup
         shallow = [_shallow_layers(width)] * (kind.stages - 1)
         smallest = build(kind, dims, [*shallow, 1], text)
         flops = useful_flops_by_part(smallest, expected_lengths(smallest, text.row_ids))
-        of_layer = sum(value for part, value in flops.items() if part.name == "trunk")
+        one, of_layer = sum(flops.values()), sum(value for part, value in flops.items() if part.name == "trunk")
         proportional = dims[-1] / WIDTH_PER_LAYER[kind.mixer]
         for count in range(max(fewest, round(proportional / 2)), max(2, round(2 * proportional)) + 1):
-            total = sum(flops.values()) + (count - 1) * of_layer
-            yield dims, [*shallow, count], total / text.row_ids / text.bytes_per_token
+            yield dims, [*shallow, count], (one + (count - 1) * of_layer) / text.row_ids / text.bytes_per_token
 
 
 def _step(width: float) -> int:
