@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import zstandard
 
 from aunet.bytes import BOS, EOS
+from aunet.config import SourceConfig
+from aunet.data import Problems, documents
 from aunet.data.rows import Row
+from aunet.errors import AUNetError
 from aunet.splitting import Levels, Stream
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -64,6 +68,23 @@ def write(path: Path, texts: Sequence[str], field: str = "text") -> Path:
         table = pa.table({field: list(texts), "n": list(range(len(texts)))})
         pq.write_table(table, path, row_group_size=max(len(texts) // 5, 1))
     return path
+
+
+def read(path: Path | str, problems: Problems | None = None, **keys: str) -> list[bytes]:
+    """The documents of a source."""
+    return list(documents(SourceConfig(path=str(path), **keys), problems))
+
+
+def error_of(path: Path | str, **keys: str) -> str:
+    """The one line that a source is refused with."""
+    with pytest.raises(AUNetError) as error:
+        read(path, **keys)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def encoded(texts: Sequence[str]) -> list[bytes]:
+    return [text.encode() for text in texts]
 
 
 def pieces(row: Row) -> list[tuple[bytes, bool, bool]]:
