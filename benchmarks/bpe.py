@@ -27,13 +27,9 @@ without what a system prepares of them for itself.
 
 import argparse
 import json
-import math
-import os
 import platform
-import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -41,41 +37,30 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import Tensor, nn
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import GenerationConfig, LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 from aunet import corpus
 from aunet.bytes import BOS
-from aunet.config import AUNetConfig
 from aunet.errors import AUNetError
 from aunet.infer.sampling import Sampling
 from aunet.infer.session import Session
 from aunet.language_model import LanguageModel
 from aunet.model.flops import flops_per_byte
 from aunet.presets import load_run
+from bpe_model import (
+    build_llama,
+    count_tokens,
+    flops_per_token,
+    learn_tokenizer,
+    matching_shape,
+    on_our_kernels,
+    weights,
+)
+from turns import System, Times, measure
 
-BOS_TOKEN, PADDING = "<bos>", "<pad>"
-HEAD_DIM = 64
-TOLERANCE = 0.05
-"""Largest relative difference of the two models' FLOPs per byte."""
-ASPECTS = 32, 128
-"""Least and largest width over layers of a sensible shape."""
 TEMPERATURE = 0.8
-QUIET = 0.1
-"""Cores that others may take while a turn is timed."""
-
-Times = list[float]
-"""Seconds from the prompts to the first id of every sequence, the second, and so on."""
-
-
-@dataclass(frozen=True)
-class System:
-    """What to time, and what one id of every sequence stands for, together."""
-
-    write: Callable[[], Times]
-    id_bytes: float
-    id_characters: float
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -154,7 +139,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
                 batch * len(held_out) / tokens,
             ),
         }
-        results.append({"batch": batch, "tokens": new_tokens, **measure(systems, arguments.repeats, deadline)})
+        results.append({"batch": batch, "tokens": new_tokens, **measure(systems, RATIOS, arguments.repeats, deadline)})
     return {
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -211,173 +196,7 @@ def pieces(data: bytes, batch: int, prompt: int, new: int) -> list[tuple[bytes, 
     return [(data[start : start + prompt], data[start + prompt : start + prompt + new]) for start in starts]
 
 
-def learn_tokenizer(texts: Any, vocab: int) -> Tokenizer:
-    """Byte-level BPE that opens a text with BOS and pads on the left."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab,
-        min_frequency=2,
-        special_tokens=[BOS_TOKEN, PADDING],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    opening = (BOS_TOKEN, tokenizer.token_to_id(BOS_TOKEN))
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS_TOKEN} $A", special_tokens=[opening])
-    tokenizer.enable_padding(direction="left", pad_id=tokenizer.token_to_id(PADDING), pad_token=PADDING)
-    return tokenizer
-
-
-def count_tokens(tokenizer: Tokenizer, text: str) -> int:
-    """Tokens of a text; AUNetError if they do not give it back."""
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    if tokenizer.decode(ids) != text:
-        raise AUNetError("the tokenizer does not give the held-out text back, so its rate per byte means nothing")
-    return len(ids)
-
-
-def matching_shape(target: float, tokens: float, tokenizer: Tokenizer, trunk: int) -> LlamaConfig:
-    """The shape that spends `target` FLOPs per token, at rows of so many, with the width nearest to the trunk's."""
-    for width in sorted(range(HEAD_DIM, 2049, HEAD_DIM), key=lambda width: abs(width - trunk)):
-        found = []
-        for ffn in range(-(-5 * width // 128) * 64, 3 * width + 1, 64):
-            one, two = (flops_per_token(on_meta(shape(tokenizer, width, ffn, n)), tokens) for n in (1, 2))
-            layers = 1 + round((target - one) / (two - one))
-            difference = abs(one + (layers - 1) * (two - one) - target) / target
-            if layers >= 1 and difference <= TOLERANCE and ASPECTS[0] <= width / layers <= ASPECTS[1]:
-                found.append((difference, shape(tokenizer, width, ffn, layers)))
-        if found:
-            return min(found, key=lambda pair: pair[0])[1]
-    raise AUNetError(f"--vocab: no sensible shape has {target:.3g} FLOPs per token within {TOLERANCE:.0%}; change it")
-
-
-def shape(tokenizer: Tokenizer, width: int, ffn: int, layers: int) -> LlamaConfig:
-    """A decoder with SwiGLU and as many key/value heads as heads; nothing ends a text."""
-    return LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=width,
-        intermediate_size=ffn,
-        num_hidden_layers=layers,
-        num_attention_heads=width // HEAD_DIM,
-        num_key_value_heads=width // HEAD_DIM,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.token_to_id(BOS_TOKEN),
-        pad_token_id=tokenizer.token_to_id(PADDING),
-        eos_token_id=None,
-    )
-
-
-def on_meta(config: LlamaConfig) -> LlamaForCausalLM:
-    """The model without memory for its weights, to count."""
-    with torch.device("meta"):
-        return LlamaForCausalLM(config)
-
-
-def build_llama(config: LlamaConfig) -> LlamaForCausalLM:
-    """The model with random fp32 weights."""
-    torch.manual_seed(0)
-    return LlamaForCausalLM(config).float().eval()
-
-
-def on_our_kernels(config: LlamaConfig) -> LanguageModel:
-    """A model of this library of the same shape, over as many ids."""
-    stage = {"dim": config.hidden_size, "layers": config.num_hidden_layers, "head_dim": HEAD_DIM}
-    stage["ffn_dim"] = config.intermediate_size
-    values = {"vocab_size": config.vocab_size, "stages": [stage], "tied": True}
-    return LanguageModel.random(AUNetConfig.model_validate(values))
-
-
-def flops_per_token(model: LlamaForCausalLM, tokens: float) -> float:
-    """Paper FLOPs, forward and backward, at rows of so many tokens."""
-    maps = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
-    return 6.0 * (maps + model.config.num_hidden_layers * model.config.hidden_size * tokens)
-
-
-def weights(model: nn.Module) -> dict[str, int]:
-    """Number and memory of the parameters; tied ones count once."""
-    parameters = list(model.parameters())
-    return {
-        "parameters": sum(p.numel() for p in parameters),
-        "weights_bytes": sum(p.numel() * p.element_size() for p in parameters),
-    }
-
-
-def measure(systems: dict[str, System], repeats: int, deadline: float) -> dict[str, Any]:
-    """Time the systems in turn; until the deadline, only while little else goes on."""
-    for system in systems.values():
-        system.write()  # warms up, and compiles what these steps need
-    turns: list[dict[str, Rates]] = []
-    others: list[float] = []
-    while len(turns) < repeats:
-        wait_for_quiet(deadline)
-        turn, measured = {}, cores_of_others()
-        for name in sorted(systems, reverse=bool(len(turns) % 2)):
-            turn[name] = Rates.of(systems[name])
-        taken = measured()
-        if not taken > QUIET or time.monotonic() > deadline:
-            turns.append(turn)
-            others.append(taken)
-    found = {
-        name: {measure: spread([getattr(turn[name], measure) for turn in turns]) for measure in MEASURES}
-        for name in systems
-    }
-    for ratio, other in RATIOS.items():
-        found[ratio] = {
-            measure: spread([getattr(turn["aunet"], measure) / getattr(turn[other], measure) for turn in turns])
-            for measure in MEASURES
-        }
-    return {"cores_of_others": None if math.isnan(sum(others)) else max(0.0, *others), **found}
-
-
-def wait_for_quiet(deadline: float) -> None:
-    """Sleep while other processes are busy, until the deadline at most."""
-    while time.monotonic() < deadline:
-        measured = cores_of_others()
-        time.sleep(0.5)
-        if not measured() > QUIET:
-            return
-
-
-def cores_of_others() -> Callable[[], float]:
-    """To be called later: the cores that all other processes have used since, on average; not a number if not known."""
-
-    def now() -> tuple[float, float]:
-        try:
-            user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
-        except OSError:
-            return time.perf_counter(), math.nan
-        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        return time.perf_counter(), busy - time.process_time()
-
-    started, before = now()
-
-    def measured() -> float:
-        ended, after = now()
-        return (after - before) / (ended - started)
-
-    return measured
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What one turn of a system says."""
-
-    first_text_s: float
-    all_text_s: float
-    bytes_per_s: float
-    characters_per_s: float
-
-    @classmethod
-    def of(cls, system: System) -> "Rates":
-        """Time it."""
-        times = system.write()
-        ids_per_s = (len(times) - 1) / (times[-1] - times[0])
-        return cls(times[0], times[-1], ids_per_s * system.id_bytes, ids_per_s * system.id_characters)
-
-
-RATIOS = {"ratio": "bpe", "ratio_kernels": "bpe_kernels"}
+RATIOS = {"ratio": ("aunet", "bpe"), "ratio_kernels": ("aunet", "bpe_kernels")}
 """AU-Net over another system, turn by turn."""
 NAMES = {
     "aunet": "AU-Net",
@@ -387,12 +206,6 @@ NAMES = {
     "ratio_kernels": "AU-Net / BPE, our kernels",
 }
 """Of the rows of the table."""
-MEASURES = [field.name for field in fields(Rates)]
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and range."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def write(session: Session, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Times:
