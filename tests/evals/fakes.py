@@ -1,6 +1,7 @@
 """Answers that know everything, or nothing, for the tests of tasks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from aunet.evals.answers import Continuation, Likelihood, Progress, Writing
 
@@ -28,3 +29,24 @@ class Fake:
                 text = text.partition(stop)[0]
             found.append(text[: one.max_bytes])
         return found
+
+
+class Knows:
+    """Holds what is called right for likely, a letter before it too; notes what it is asked."""
+
+    def __init__(self, writes: bytes = b" right") -> None:
+        self.asked: list[Continuation] = []
+        self.written: list[Writing] = []
+        self.writes = writes
+
+    def likelihoods(self, asked: Sequence[Continuation], progress: Any = None) -> list[Likelihood]:
+        self.asked += asked
+        return [Likelihood(1.0 if self.right(one) else 40.0 * len(one.text), False) for one in asked]
+
+    def right(self, one: Continuation) -> bool:
+        named = b"\n" + one.text.strip() + b". right" in one.prompt
+        return named or b"right" in one.text or b"right" in one.prompt.splitlines()[-1]
+
+    def writings(self, asked: Sequence[Writing], progress: Any = None) -> list[bytes]:
+        self.written += asked
+        return [self.writes for _ in asked]

@@ -1,4 +1,4 @@
-"""Tasks on local files in the forms in which their makers give them out; all contents are invented."""
+"""Tasks on local files in the forms in which their makers give them out."""
 
 import csv
 import json
@@ -12,143 +12,16 @@ import pytest
 
 from aunet.errors import AUNetError
 from aunet.evals import tasks as tasks_module
-from aunet.evals.answers import Answers, Continuation, Likelihood, Writing
+from aunet.evals.answers import Answers, Continuation, Likelihood
 from aunet.evals.cache import model_digest
 from aunet.evals.options import TaskOptions
 from aunet.evals.results import TaskResult
 from aunet.evals.tasks import OwnTask, run_tasks
 from aunet.language_model import LanguageModel
+from tests.evals.fakes import Knows
+from tests.evals.task_files import CHOICES, COUNT, answers, hellaswag, lines, piqa, translated
 from tests.model.packs import small_config, small_model
 from tests.runs import here
-
-COUNT = 4
-
-
-class Knows:
-    """Holds what is called right for likely, a letter before it too; notes what it is asked."""
-
-    def __init__(self, writes: bytes = b" right") -> None:
-        self.asked: list[Continuation] = []
-        self.written: list[Writing] = []
-        self.writes = writes
-
-    def likelihoods(self, asked: Sequence[Continuation], progress: Any = None) -> list[Likelihood]:
-        self.asked += asked
-        return [Likelihood(1.0 if self.right(one) else 40.0 * len(one.text), False) for one in asked]
-
-    def right(self, one: Continuation) -> bool:
-        named = b"\n" + one.text.strip() + b". right" in one.prompt
-        return named or b"right" in one.text or b"right" in one.prompt.splitlines()[-1]
-
-    def writings(self, asked: Sequence[Writing], progress: Any = None) -> list[bytes]:
-        self.written += asked
-        return [self.writes for _ in asked]
-
-
-def lines(path: Path, records: Sequence[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-
-
-def answers(i: int, count: int = 4) -> tuple[list[str], int]:
-    """Answers of which the i-th, from the front again and again, is right."""
-    at = i % count
-    return ["right" if j == at else f"wrong {j}" for j in range(count)], at
-
-
-def hellaswag(to: Path) -> None:
-    records = []
-    for i in range(COUNT):
-        endings, at = answers(i)
-        context = {"ctx_a": f"He took {i} eggs.", "ctx_b": "then he", "ctx": "", "activity_label": "Cooking"}
-        records.append({"ind": i, **context, "endings": endings, "label": at, "split": "val", "source_id": "x"})
-    lines(to / "hellaswag/hellaswag_val.jsonl", records)
-
-
-def with_stem(file: str, letters: str = "ABCD") -> Callable[[Path], None]:
-    def write(to: Path) -> None:
-        records = []
-        for i in range(COUNT):
-            texts, at = answers(i, len(letters))
-            choices = [{"text": text, "label": letter} for text, letter in zip(texts, letters, strict=True)]
-            question = {"stem": f"Which is number {i}?", "choices": choices}
-            records.append({"id": str(i), "question": question, "answerKey": letters[at]})
-        lines(to / file, records)
-
-    return write
-
-
-def hub_arc(to: Path) -> None:
-    """A parquet export of the hub."""
-    rows = []
-    for i in range(COUNT):
-        texts, at = answers(i)
-        choices = {"text": texts, "label": list("ABCD")}
-        rows.append({"id": str(i), "question": f"Which is number {i}?", "choices": choices, "answerKey": "ABCD"[at]})
-    path = to / "ai2_arc/ARC-Challenge/test-00000-of-00001.parquet"
-    path.parent.mkdir(parents=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-
-
-def piqa(to: Path) -> None:
-    pairs = [answers(i, 2) for i in range(COUNT)]
-    lines(to / "piqa/valid.jsonl", [{"goal": "Eat", "sol1": a, "sol2": b} for (a, b), _ in pairs])
-    (to / "piqa/valid-labels.lst").write_text("".join(f"{at}\n" for _, at in pairs))
-
-
-def social_iqa(to: Path) -> None:
-    these = [answers(i, 3) for i in range(COUNT)]
-    rows = [
-        {"context": "He fell.", "question": "Why?", "answerA": a, "answerB": b, "answerC": c} for (a, b, c), _ in these
-    ]
-    lines(to / "social_iqa/dev.jsonl", rows)
-    (to / "social_iqa/dev-labels.lst").write_text("".join(f"{at + 1}\n" for _, at in these))
-
-
-def winogrande(to: Path) -> None:
-    these = [answers(i, 2) for i in range(COUNT)]
-    rows = [
-        {"qID": str(i), "sentence": "The dog left, and _ was glad.", "option1": a, "option2": b, "answer": str(at + 1)}
-        for i, ((a, b), at) in enumerate(these)
-    ]
-    lines(to / "winogrande/dev.jsonl", rows)
-
-
-def mmlu(to: Path) -> None:
-    path = to / "mmlu/test/anatomy_test.csv"
-    path.parent.mkdir(parents=True)
-    with path.open("w", newline="") as file:
-        for i in range(COUNT):
-            texts, at = answers(i)
-            csv.writer(file).writerow([f"Where is bone, number {i}?", *texts, "ABCD"[at]])
-
-
-def race(to: Path) -> None:
-    for i in range(COUNT):
-        texts, at = answers(i)
-        values = {
-            "article": "There was a cat.",
-            "questions": ["First?", "Second?"],
-            "options": [["a", "b", "c", "d"], texts],
-            "answers": ["A", "ABCD"[at]],
-        }
-        path = to / f"race/test/high/{i}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values))
-
-
-CHOICES: dict[str, Callable[[Path], None]] = {
-    "hellaswag": hellaswag,
-    "arc_easy": with_stem("arc_easy/ARC-Easy-Test.jsonl"),
-    "arc_challenge": hub_arc,
-    "openbookqa": with_stem("openbookqa/test.jsonl"),
-    "commonsense_qa": with_stem("commonsense_qa/dev_rand_split.jsonl", "ABCDE"),
-    "piqa": piqa,
-    "social_iqa": social_iqa,
-    "winogrande": winogrande,
-    "mmlu_anatomy": mmlu,
-    "race": race,
-}
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -294,17 +167,6 @@ def test_a_group_is_the_mean_over_the_examples_of_its_tasks(tmp_path: Path) -> N
     assert sorted(group.examples) == sorted(scores)
     assert group.value == pytest.approx(sum(scores) / len(scores))
     assert 0 < group.low < group.value < group.high < 1
-
-
-def translated(count: int, right: bool = True, **more: str) -> list[dict[str, str]]:
-    """Rows of translated MMLU; one of its forms calls the question `instruction`, the other `question`."""
-    rows = []
-    for i in range(count):
-        texts, at = answers(i)
-        options = {f"option_{letter}": text for letter, text in zip("abcd", texts, strict=True)}
-        question = {"instruction": f"Laquelle, {i} ?", "question": f"Laquelle, {i} ?"}
-        rows.append({**question, **options, "answer": "ABCD"[at if right else at - 1], **more})
-    return rows
 
 
 def test_mmlu_in_other_languages(tmp_path: Path) -> None:
