@@ -43,6 +43,9 @@ def test_contraction_is_the_papers_for_words_and_the_width_for_fixed() -> None:
     [
         ("fixed-4+fixed-6", [1, 4, 12]),
         ("fixed-8+fixed-4", [1, 8, 8]),
+        ("word4", [1, 10.5]),
+        ("word1+word4", [1, 4.9, 10.5]),
+        ("pretok+word3+word8", [1, 4.9, 7.3, 10.5]),
         ("word1+fixed-4", [1, 4.9, 19.6]),
         ("fixed-8+word1+word2", [1, 8, 39.2, 58.4]),
         ("word1+fixed-4+fixed-6", [1, 4.9, 19.6, 58.8]),

@@ -14,6 +14,8 @@ PAPER_CONTRACTION = (1.0, 4.9, 7.3, 10.5)
 """Bytes per unit of stages 1 to 4 that reproduce the paper's FLOPs; the contraction of a text belongs to the text."""
 FIXED = re.compile(r"fixed-([1-9]\d{0,8})", re.ASCII)
 """The rule of fixed windows and their width in bytes."""
+WORDS = re.compile(r"word([1-9]\d{0,8})", re.ASCII)
+"""The rule of words and their number."""
 
 
 class Strict(BaseModel):
@@ -196,13 +198,17 @@ class AUNetConfig(Strict):
 def _contraction(rules: Sequence[str]) -> float:
     """Bytes per unit below so many rules when the configuration is silent: a unit ends where all of them pool.
 
-    >>> _contraction(["word1"]), _contraction(["fixed-4", "fixed-6"]), _contraction(["word1", "fixed-4"])
-    (4.9, 12.0, 19.6)
+    Those of 1, 2 and 4 words are the paper's; other numbers have that of the nearest one below.
+
+    >>> _contraction(["word1"]), _contraction(["word1", "word4"]), _contraction(["fixed-4", "fixed-6"])
+    (4.9, 10.5, 12.0)
     """
-    widths = [int(match[1]) for match in map(FIXED.fullmatch, rules) if match]
-    words = min(len(rules) - len(widths), len(PAPER_CONTRACTION) - 1)
+    widths = math.lcm(*(int(match[1]) for match in map(FIXED.fullmatch, rules) if match))
+    others = [rule for rule in rules if not FIXED.fullmatch(rule)]
+    words = math.lcm(*(int(match[1]) for match in map(WORDS.fullmatch, others) if match))
+    known = min(words.bit_length(), len(PAPER_CONTRACTION) - 1) if others else 0
     # Where words end has nothing to do with the multiples of a width.
-    return PAPER_CONTRACTION[words] * math.lcm(*widths)
+    return PAPER_CONTRACTION[known] * widths
 
 
 class SourceConfig(Strict):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aunet.config import FIXED
+from aunet.config import FIXED, WORDS
 from aunet.errors import ConfigError
 from aunet.splitting.characters import WHITESPACE, Char
 from aunet.splitting.pairs import MAX_DEPTH, Action, PairRule
@@ -214,7 +214,7 @@ class Form:
 
 
 RULES = (
-    Form(r"word([1-9]\d{0,8})", "wordN", words, ("word1", "word2", "word4")),
+    Form(WORDS.pattern, "wordN", words, ("word1", "word2", "word4")),
     Form(r"pretok", "pretok", pretok, ("pretok",)),
     Form(FIXED.pattern, "fixed-W", Fixed, ("fixed-4", "fixed-8")),
 )
