@@ -5,6 +5,7 @@ import json
 import pytest
 
 from aunet.model.aunet import AUNet
+from aunet.model.flops import useful_flops_per_byte
 from aunet.planning.gpus import GPUS, gpu
 from aunet.planning.prediction import Prediction, predict
 from aunet.planning.traffic import Cluster, traffic, weights_by_stage
@@ -50,6 +51,15 @@ def test_more_gpus_take_less_memory_each_and_less_time() -> None:
     assert many.as_given.memory.weights == pytest.approx(few.as_given.memory.weights / 8, rel=0.01)
     assert many.as_given.compute_seconds < few.as_given.compute_seconds
     assert plan(mfu=0.7).as_given.compute_seconds == pytest.approx(plan(mfu=0.35).as_given.compute_seconds / 2)
+
+
+@pytest.mark.parametrize("splitter", ["word1+word2", "fixed-4+fixed-5000"])
+def test_flops_are_those_of_the_run_also_where_units_are_longer_than_a_row(splitter: str) -> None:
+    run = load_run("aunet3-2m", [f"model.splitter={splitter}"])
+    found = plan(f"model.splitter={splitter}", gpus=1, mfu=1.0)
+    step = found.batch_bytes * useful_flops_per_byte(run.model, run.data.seq_len)
+    assert found.useful_flops_per_step == pytest.approx(step)
+    assert found.as_given.compute_seconds == pytest.approx(step / found.flops_per_second)
 
 
 def test_one_gpu_exchanges_nothing() -> None:

@@ -11,7 +11,7 @@ import torch
 from aunet.config import RunConfig
 from aunet.errors import ConfigError
 from aunet.model.aunet import AUNet
-from aunet.model.flops import useful_flops_by_stage
+from aunet.model.flops import expected_lengths, useful_flops_by_stage, useful_flops_per_byte
 from aunet.model.lookup import Lookup
 from aunet.model.memory import FLOAT
 from aunet.planning.gpus import CPU, Gpu, gpu
@@ -141,7 +141,6 @@ def predict(
     candidates = _Candidates(config, Cluster(kind, gpus, per_node), rows, per_rank, efficiency)
     again = tuple(s for s, chosen in enumerate(config.train.recompute, 1) if chosen)
     given = candidates.choice(config.train.copies, again)
-    lengths = [[round(config.data.seq_len / stage.contraction)] * plan.rows_per_step for stage in config.model.stages]
     return Prediction(
         gpu=kind,
         gpus=gpus,
@@ -154,7 +153,7 @@ def predict(
         steps=plan.steps,
         batch_bytes=plan.batch_bytes,
         parameters=candidates.parameters,
-        useful_flops_per_step=sum(useful_flops_by_stage(config.model, lengths)),
+        useful_flops_per_step=plan.batch_bytes * useful_flops_per_byte(config.model, config.data.seq_len),
         activations=candidates.step(()).activations,
         as_given=given,
         taken=candidates.best(),
@@ -187,8 +186,8 @@ class _Candidates:
         self._positions = [
             max(rows, round(rows * config.data.seq_len / stage.contraction)) for stage in config.model.stages
         ]
-        lengths = [[round(config.data.seq_len / stage.contraction)] * rows_per_step for stage in config.model.stages]
-        self._flops = useful_flops_by_stage(config.model, lengths)
+        of_row = useful_flops_by_stage(config.model, expected_lengths(config.model, config.data.seq_len))
+        self._flops = [rows_per_step * flops for flops in of_row]
         """Of the rank that has most rows, in a step."""
         self.step = lru_cache(self._step)
 
