@@ -13,11 +13,11 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from aunet.config import RunConfig, Strict
+from aunet.data.sources import HUB
 from aunet.errors import AUNetError
 from aunet.files import make_directory, replacing
 
 VERSION = 1
-HUB = "hf:"
 NOT_THE_SETTING = {
     "data": ("valid", "valid_bytes", "workers", "prefetch"),
     "train": (
