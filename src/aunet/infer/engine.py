@@ -229,7 +229,8 @@ class Engine:
         events: list[Event] = []
         rows = self._extend(chosen, [s.to_read[:n] for s, n in zip(chosen, sizes, strict=True)])
         for sequence, size, logits_nV in zip(chosen, sizes, rows, strict=True):
-            ids, sequence.to_read = sequence.to_read[:size], sequence.to_read[size:]
+            ids = sequence.to_read[:size]
+            del sequence.to_read[:size]
             sequence.done += [i for i in ids if i != self.session.vocabulary.bos]
             self.prompts.add(sequence.packed[: ID_BYTES * len(sequence.done)], sequence.context, logits_nV[-1])
             request = sequence.writer.request
