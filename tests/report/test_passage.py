@@ -74,6 +74,14 @@ def test_nothing_shown_can_act_or_vanish(character: str) -> None:
     assert shown == character or len(shown) in (1, 4, 6, 10)
 
 
+@pytest.mark.parametrize(
+    "written",
+    [r"\u00ad", r"\u034f", r"\u115f", r"\u180b", r"\u200b", r"\ufe0f", r"\uffa0", r"\U000e0041", r"\U000e0100"],
+)
+def test_what_is_drawn_as_nothing_is_written_out(written: str) -> None:
+    assert visible(written.encode().decode("unicode_escape")) == written
+
+
 @given(texts())
 def test_bits_of_characters_add_up(data: bytes) -> None:
     passage = make(data)

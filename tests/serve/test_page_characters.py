@@ -1,6 +1,8 @@
 """The playground in a real browser: what is known of one character, and what else might stand there."""
 
 import re
+import sys
+import unicodedata
 from collections.abc import Callable
 
 import httpx
@@ -8,7 +10,7 @@ import pytest
 
 from aunet.bytes import EOS
 from aunet.language_model import LanguageModel
-from aunet.report.passage import Passage
+from aunet.report.passage import IGNORABLE, Passage, visible
 from aunet.splitting import splitter
 from tests.browser import needs_browser
 from tests.serve.processes import Server
@@ -184,3 +186,17 @@ def test_each_byte_of_a_character_has_alternatives(visit: Callable[..., Visit], 
     found.written(6)
     start = [0x61, 0xE6, chosen]
     assert found.cells() == shown(bytes(start) + completion(server, start, 6, 12))
+
+
+@needs_browser
+def test_what_browsers_ignore_is_written_out_as_on_pages_and_terminals(
+    visit: Callable[..., Visit], server: Server
+) -> None:
+    script = """async (text) => {
+        const { visible } = await import("/page/characters.js");
+        return [...text].map(visible);
+    }"""
+    ignored = [c for c in map(chr, range(sys.maxunicode + 1)) if IGNORABLE.match(c) and unicodedata.category(c) != "Cn"]
+    found = visit(server).page.evaluate(script, "".join(ignored))
+    assert found == [visible(character) for character in ignored]
+    assert {r"\u034f", r"\u115f", r"\u180f", r"\ufe0f", r"\uffa0", r"\U000e0100"} <= set(found)

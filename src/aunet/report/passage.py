@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import regex  # type: ignore[import-untyped]
 
 from aunet.errors import AUNetError
 
 SIGNS = {"\n": "↵", "\t": "⇥"}
+IGNORABLE = regex.compile(r"\p{Default_Ignorable_Code_Point}")
+"""Letters and marks, such as variation selectors and fillers, that are nothing to see or change what is beside them."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +115,14 @@ class Passage:
 def visible(character: str) -> str:
     r"""How a character is written where it must neither vanish nor act: signs, and escapes for what has no shape.
 
-    >>> [visible(character) for character in "a \n\x1b\u202e\udcff"]
-    ['a', ' ', '↵', '\\x1b', '\\u202e', '\\xff']
+    >>> [visible(character) for character in "a \n\x1b\u202e\ufe0f\udcff"]
+    ['a', ' ', '↵', '\\x1b', '\\u202e', '\\ufe0f', '\\xff']
     """
     if character in SIGNS:
         return SIGNS[character]
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
-    if character.isprintable():
+    if character.isprintable() and not IGNORABLE.match(character):
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,7 +1,7 @@
 // Bytes as characters: where each begins and ends, and how it is written where it must neither vanish nor act.
 
 const SIGNS = { "\n": "↵", "\t": "⇥" };
-const SHAPELESS = /[\p{C}\p{Z}]/u;
+const SHAPELESS = /[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}]/u;
 
 /** Number of bytes of the character at `at`: 1 also for a byte that is part of none, 0 if it is not complete yet. */
 export function sizeAt(bytes, at) {
