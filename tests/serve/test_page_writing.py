@@ -164,3 +164,22 @@ def test_a_key_is_asked_for_and_kept_nowhere(visit: Callable[..., Visit], direct
         found.page.click("#read")
         expect(found.page.locator("#error")).to_have_text("the server cannot be reached")
         found.problems.clear()
+
+
+@needs_browser
+def test_the_focus_goes_on_from_a_button_that_goes(visit: Callable[..., Visit], tireless: Server) -> None:
+    found = visit(tireless)
+    page = found.page
+    found.settings(seed=1, max_bytes=ENDLESS, temperature=0.0)
+    page.fill("#prompt", "Never ending ")
+    page.press("#write", "Enter")
+    expect(page.locator("#stop")).to_be_focused()
+    page.press("#stop", "Enter")
+    expect(page.locator("#status")).to_have_text("stopped")
+    expect(page.locator("#write")).to_be_focused()
+    page.press("#read", "Enter")
+    expect(page.locator("#status")).to_contain_text("bytes read")
+    expect(page.locator("#read")).to_be_focused()
+    page.press("#back", "Enter")
+    expect(page.locator("#back")).to_be_hidden()
+    expect(page.locator("#write")).to_be_focused()

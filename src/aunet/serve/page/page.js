@@ -198,11 +198,14 @@ function show(start) {
 }
 
 function busy(writes) {
+  const focused = document.activeElement;
   $("text").classList.toggle("writing", writes);
   $("reading").setAttribute("aria-busy", String(running !== null));
   $("write").hidden = writes;
   $("stop").hidden = !writes;
   $("back").hidden = !earlier.length;
+  // The focus of a button that goes would be lost; where the page has been scrolled to stays.
+  if (focused?.hidden) $(writes ? "stop" : "write").focus({ preventScroll: true });
 }
 
 // One character
