@@ -183,3 +183,16 @@ def test_the_focus_goes_on_from_a_button_that_goes(visit: Callable[..., Visit], 
     page.press("#back", "Enter")
     expect(page.locator("#back")).to_be_hidden()
     expect(page.locator("#write")).to_be_focused()
+
+
+@needs_browser
+def test_a_completion_that_fails_ends_the_reading_of_its_prompt(visit: Callable[..., Visit], server: Server) -> None:
+    found = visit(server)
+    found.page.route("**/v1/inspect", lambda route: None)  # never answered
+    found.page.route("**/v1/completions", lambda route: route.fulfill(body=""))
+    found.page.fill("#prompt", "one two")
+    with found.page.expect_event("requestfailed") as ended:
+        found.page.click("#write")
+    assert ended.value.url.endswith("/v1/inspect")
+    assert ended.value.failure == "net::ERR_ABORTED"
+    expect(found.page.locator("#error")).to_have_text("the answer broke off: the connection to the server is closed")

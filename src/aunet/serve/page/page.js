@@ -87,6 +87,7 @@ async function run(name, work) {
   } catch (error) {
     if (error.name === "AbortError") message = "stopped";
     else fail(error);
+    own.abort(); // what else was asked for it, such as how the given bytes are read
   }
   if (running !== own) return true;
   running = null;
