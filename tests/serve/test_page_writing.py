@@ -196,3 +196,16 @@ def test_a_completion_that_fails_ends_the_reading_of_its_prompt(visit: Callable[
     assert ended.value.url.endswith("/v1/inspect")
     assert ended.value.failure == "net::ERR_ABORTED"
     expect(found.page.locator("#error")).to_have_text("the answer broke off: the connection to the server is closed")
+
+
+@needs_browser
+@pytest.mark.parametrize("key", ["schlüssel", "ключ"])
+def test_a_key_that_no_header_can_hold_is_one_line(visit: Callable[..., Visit], server: Server, key: str) -> None:
+    found = visit(server)
+    error = found.page.locator("#error")
+    found.page.fill("#key", key)
+    found.page.press("#key", "Tab")
+    expect(error).to_have_text("API key: only printable ASCII characters fit into a header")
+    found.page.fill("#key", " a-key ")
+    found.page.press("#key", "Tab")
+    expect(error).to_have_text("")

@@ -22,6 +22,7 @@ from aunet.serve.settings import Settings
         ("drain_seconds", float("inf")),
         ("api_key", " "),
         ("api_key", "secret "),
+        ("api_key", " secret"),
         ("api_key", "é"),
         ("api_key", "a\nb"),
     ],

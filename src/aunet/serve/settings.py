@@ -50,8 +50,8 @@ class Settings:
             problems.append("--api-key: only printable ASCII characters fit into a header")
         elif self.api_key is not None and not self.api_key.strip():
             problems.append("--api-key: the key is empty; leave it out to ask for none")
-        elif self.api_key is not None and self.api_key.endswith(" "):
-            problems.append("--api-key: the key ends with a space, which no header can")
+        elif self.api_key is not None and self.api_key.strip() != self.api_key:
+            problems.append("--api-key: the key begins or ends with a space, which clients leave out")
         if problems:
             raise ConfigError("\n".join(problems))
 

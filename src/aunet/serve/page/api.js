@@ -35,6 +35,7 @@ function post(path, body, signal) {
 }
 
 async function request(path, options) {
+  if (!/^[ -~]*$/.test(key)) throw new Error("API key: only printable ASCII characters fit into a header");
   const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
   let response;
   try {
