@@ -1,5 +1,6 @@
 """Tables as text that every form of a report shows: Markdown, HTML, LaTeX, the terminal."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +14,17 @@ from aunet.evals.statistics import Interval
 
 LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
 LATEX |= {"~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "\\": "\\textbackslash{}"}
+MARKS = re.compile(
+    r"""
+    [|`]                    # a cell ends, code begins
+    | \*(?=\S)              # emphasis begins: a star behind a number begins none,
+    | (?<![^\W_])_(?=\S)    # and neither does what stands inside a word
+    | <(?=[a-zA-Z/!?])      # a tag
+    | \\(?=[!-/:-@[-`{-~])  # what is behind it is no mark
+    """,
+    re.VERBOSE,
+)
+"""Characters that mean something to Markdown where they stand, and not only themselves."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,19 @@ def interval(found: Interval, digits: int) -> str:
 def markdown(table: Table) -> str:
     """A section of a page."""
     rules = ["---" if i < table.names else "---:" for i in range(len(table.header))]
-    header, *body = ([cell.replace("|", "\\|") for cell in row] for row in (table.header, *table.rows))
+    header, *body = ([in_markdown(cell) for cell in row] for row in (table.header, *table.rows))
     rows = [header, rules, *body]
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"## {table.title}\n\n" + (f"{table.note}\n\n" if table.note else "") + lines
+    return f"## {in_markdown(table.title)}\n\n" + (f"{in_markdown(table.note)}\n\n" if table.note else "") + lines
+
+
+def in_markdown(text: str) -> str:
+    r"""A text as one line of Markdown that shows it as it is.
+
+    >>> print(in_markdown("aunet_4 *new* `a|b` <i>\n0.31*"))
+    aunet_4 \*new* \`a\|b\` \<i> 0.31*
+    """
+    return MARKS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def html(table: Table) -> str:

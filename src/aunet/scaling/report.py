@@ -8,7 +8,7 @@ from aunet.errors import AUNetError, MissingExtra
 from aunet.evals.statistics import SAMPLES, SEED
 from aunet.files import make_directory, replacing
 from aunet.report.figures import write
-from aunet.report.tables import Table, html, markdown, sheet
+from aunet.report.tables import Table, html, in_markdown, markdown, sheet
 from aunet.report.theme import opening, theme
 from aunet.scaling import tables
 from aunet.scaling.fit import Fit, fit_records
@@ -114,7 +114,7 @@ def _markdown(records: Sequence[Record], shown: Sequence[Table], figures: Mappin
     blocks = [markdown(table) for table in shown]
     drawn = [f"## {FIGURES[name]}\n\n![{FIGURES[name]}](figures/{name}.svg)\n\n{CAPTIONS[name]}" for name in figures]
     parts += [blocks[0], *drawn, *blocks[1:], "## How it was measured", *METHOD]
-    parts.append("\n".join(f"- {line}" for line in _provenance(records)))
+    parts.append("\n".join(f"- {in_markdown(line)}" for line in _provenance(records)))
     return "\n\n".join(parts) + "\n"
 
 
