@@ -51,7 +51,8 @@ class TestBadBodies:
         [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe{}", b"{}{}", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"],
     )
     def test_what_is_no_json_object(self, server: Server, path: str, body: bytes) -> None:
-        refused(httpx.post(f"{server.url}/v1/{path}", content=body, headers=HEADERS), 400)
+        error = refused(httpx.post(f"{server.url}/v1/{path}", content=body, headers=HEADERS), 400)
+        assert error["code"] == "not_json"
 
     def test_json_that_is_sent_as_something_else(self, server: Server) -> None:
         """As a page of another origin could without asking."""

@@ -107,7 +107,10 @@ def outcome(status: int) -> str:
 
 
 def of_http(error: HTTPException) -> APIError:
-    """An error of the framework: no such path, a method that it does not take."""
+    """An error of the framework: no such path, a method that it does not take, JSON at which the parser gives up."""
+    if error.status_code == 400:
+        message = "the body is not JSON that can be read: too deeply nested, or a number of too many digits"
+        return invalid(message, None, "not_json")
     return APIError(error.status_code, str(error.detail).lower(), "http_error", None, error.headers)
 
 
