@@ -1,16 +1,20 @@
 """What has to be passed before a request is understood, without a process or a socket."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import Response
 from starlette.routing import Mount
 
 from aunet.infer.engine import Engine
 from aunet.language_model import LanguageModel
 from aunet.serve.app import create_app
+from aunet.serve.patience import Patience
 from aunet.serve.settings import Settings
 from tests.model.packs import small_config, small_model
 
@@ -83,3 +87,22 @@ def test_a_body_is_utf8(engine: Engine, path: str, body: bytes) -> None:
         "param": None,
         "code": "not_json",
     }
+
+
+def test_the_time_of_a_request_begins_before_its_body_is_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One limit for both: a body that comes slowly leaves less for the answer."""
+    begun: dict[str, float] = {}
+
+    async def answer(order: Any, shape: Any, worker: Any, patience: Patience, *others: Any) -> Response:
+        begun["time"] = patience.started
+        return Response()
+
+    async def body() -> AsyncIterator[bytes]:
+        begun["body"] = time.monotonic()
+        yield b'{"prompt": "a"}'
+
+    monkeypatch.setattr("aunet.serve.app.answer", answer)
+    header = {"Content-Type": "application/json"}
+    app = create_app(engine, "tiny", Settings())
+    assert ask(app, "POST", "/v1/completions", content=body(), headers=header).status_code == 200
+    assert begun["time"] <= begun["body"]

@@ -125,21 +125,21 @@ def _api(worker: Worker, name: str, settings: Settings, metrics: Metrics) -> API
     async def completions(body: CompletionRequest, http: Request) -> Response:
         """Continue a text, or each of a list."""
         check(body.model)
-        patience, order = Patience(http, settings.max_seconds), completion_order(body, settings)
+        order = completion_order(body, settings)
         shape = await CompletionShape.create(name, splitter, order.requests)
-        return await answer(order, shape, worker, patience, settings, metrics)
+        return await answer(order, shape, worker, Patience.of(http), settings, metrics)
 
     @router.post("/chat/completions", responses=_streamed(Chat, ChatChunk))
     async def chat_completions(body: ChatRequest, http: Request) -> Response:
         """Answer a conversation, by a plain template."""
         check(body.model)
-        patience, order = Patience(http, settings.max_seconds), chat_order(body, settings)
-        return await answer(order, ChatShape(name, bool(body.logprobs)), worker, patience, settings, metrics)
+        order, shape = chat_order(body, settings), ChatShape(name, bool(body.logprobs))
+        return await answer(order, shape, worker, Patience.of(http), settings, metrics)
 
     @router.post("/inspect", response_model=Inspection)
     async def inspect_text(body: InspectRequest, http: Request) -> Response:
         """Look at a text as the model reads it."""
-        return await inspect(body, worker, Patience(http, settings.max_seconds), settings)
+        return await inspect(body, worker, Patience.of(http), settings)
 
     @router.get("/models")
     async def models() -> ModelList:

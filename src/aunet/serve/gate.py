@@ -1,6 +1,5 @@
 """What a request has to pass before it is understood: the key, the size of its body, characters that are none."""
 
-import asyncio
 import hmac
 import json
 import re
@@ -8,8 +7,9 @@ import re
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aunet.serve.errors import APIError, invalid, too_slow
+from aunet.serve.errors import APIError, invalid
 from aunet.serve.paths import path_of
+from aunet.serve.patience import PATIENCE, Patience
 
 DISCARD = 64 << 20
 """Bytes of a body that is too large which are read and dropped, so that its sender gets to read the answer."""
@@ -30,13 +30,11 @@ class Gate:
         if scope["type"] != "http" or not path_of(scope).startswith("/v1/"):
             await self._app(scope, receive, send)
             return
+        patience = scope[PATIENCE] = Patience(scope, receive, self._seconds)
         try:
             self._check_key(scope)
-            async with asyncio.timeout(self._seconds):
-                body = await self._body(receive)
+            body = await patience.in_time(self._body(receive))
             _check_characters(body)
-        except TimeoutError:
-            await too_slow(self._seconds).response()(scope, receive, send)
         except APIError as error:
             await error.response()(scope, receive, send)
         else:

@@ -6,11 +6,12 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from starlette.requests import Request
+from starlette.types import Receive, Scope
 
 from aunet.serve.errors import APIError, outcome, too_slow
 
-OUTCOME = "aunet_outcome"
-"""Key of an ASGI scope."""
+OUTCOME, PATIENCE = "aunet_outcome", "aunet_patience"
+"""Keys of an ASGI scope."""
 T = TypeVar("T")
 
 
@@ -19,12 +20,18 @@ class Gone(Exception):
 
 
 class Patience:
-    """The time of one request, which begins now."""
+    """The time of one request, from its arrival to the end of its answer: it begins now."""
 
-    def __init__(self, http: Request, seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, seconds: float) -> None:
         self.started = time.monotonic()
-        self._http, self._seconds = http, seconds
+        self._scope, self._receive, self._seconds = scope, receive, seconds
         self._deadline = asyncio.get_running_loop().time() + seconds
+
+    @staticmethod
+    def of(http: Request) -> "Patience":
+        """That of a request: the gate has begun it."""
+        patience: Patience = http.scope[PATIENCE]
+        return patience
 
     async def in_time(self, work: Awaitable[T]) -> T:
         """The result of `work`; it is cancelled when the time is over: APIError."""
@@ -44,7 +51,7 @@ class Patience:
 
     def note(self, error: APIError) -> None:
         """Remember how a request ended whose status has been sent already."""
-        self._http.scope[OUTCOME] = outcome(error.status)
+        self._scope[OUTCOME] = outcome(error.status)
 
     async def _unless_gone(self, work: Awaitable[T]) -> T:
         tasks = asyncio.ensure_future(work), asyncio.create_task(self._left())
@@ -59,5 +66,5 @@ class Patience:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _left(self) -> None:
-        while (await self._http.receive())["type"] != "http.disconnect":
+        while (await self._receive())["type"] != "http.disconnect":
             pass
