@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import aunet
-from aunet.bytes import BOS, EOS
+from aunet.bytes import BOS, EOS, Text
 from aunet.errors import AUNetError
 from aunet.language_model import LanguageModel
 from aunet.model.convert import convert_lingua
@@ -188,8 +188,17 @@ def test_an_untrained_model_depends_on_the_seed_alone() -> None:
     assert not torch.equal(a.logits(ids), c.logits(ids))
 
 
-@pytest.mark.parametrize("text", ["a text", b"bytes"])
-def test_one_continuation_is_no_list_of_characters(text: str | bytes) -> None:
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_any_bytes_are_a_text(kind: Callable[[bytes], Any]) -> None:
+    given = kind(TEXT)
+    assert model().generate(given, max_bytes=5, as_bytes=True) == model().generate(TEXT, max_bytes=5, as_bytes=True)
+    assert model().generate([given], max_bytes=5, stop=None) == model().generate([TEXT], max_bytes=5)
+    assert model().bits_per_byte(given) == model().bits_per_byte(TEXT)
+    assert model().encode(given).data == TEXT
+
+
+@pytest.mark.parametrize("text", ["a text", b"bytes", bytearray(b"bytes")])
+def test_one_continuation_is_no_list_of_characters(text: Text) -> None:
     with pytest.raises(AUNetError, match=r"^continuations: a single text; give a list, such as \[text\]$"):
         model().continuation_bits("The", text)  # type: ignore[arg-type]
 

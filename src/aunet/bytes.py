@@ -15,8 +15,11 @@ EOS = 257
 """Closes every document; predicted, never read."""
 VOCAB_SIZE = 258
 
+Text = str | bytes | bytearray | memoryview
+"""What is taken for a text: characters, or any bytes."""
 
-def encode(text: str | bytes) -> npt.NDArray[np.uint8]:
+
+def encode(text: Text) -> npt.NDArray[np.uint8]:
     """Bytes of a text as ids, uint8 [n]. Lone surrogates, which UTF-8 cannot hold, become U+FFFD."""
     return np.frombuffer(to_bytes(text), dtype=np.uint8)
 
@@ -27,14 +30,14 @@ def decode(ids: npt.ArrayLike) -> bytes:
     return array[array < BOS].astype(np.uint8).tobytes()
 
 
-def to_bytes(text: str | bytes) -> bytes:
+def to_bytes(text: Text) -> bytes:
     """UTF-8 bytes of a text; bytes are returned as they are. Lone surrogates become U+FFFD.
 
     >>> to_bytes("a\\ud800")
     b'a\\xef\\xbf\\xbd'
     """
-    if isinstance(text, bytes):
-        return text
+    if isinstance(text, bytes | bytearray | memoryview):
+        return bytes(text)
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aunet.bytes import BOS, to_bytes
+from aunet.bytes import BOS, Text, to_bytes
 from aunet.config import AUNetConfig, StageConfig
 from aunet.errors import AUNetError, ConfigError, is_out_of_memory
 from aunet.evals.bpb import Score, document_bits, score
@@ -48,8 +48,6 @@ from aunet.splitting import Splitter, splitter
 from aunet.vocabulary import Vocabulary, vocabulary
 
 __all__ = ["AUNetConfig", "Encoding", "LanguageModel", "StageConfig", "StageUnits", "Unit"]
-
-Text = str | bytes
 
 
 @dataclass(frozen=True)
@@ -158,10 +156,10 @@ class LanguageModel:
     def generate(self, prompt: Text | Sequence[Text] = "", *, as_bytes: bool = False, **options: Any) -> Any:
         """Continue a prompt, or each prompt of a list: the new text, without the prompt.
 
-        Options: max_bytes=256, temperature=0.8 (0: the likeliest), top_k, top_p, seed=0, stop=() (not in the result).
+        Options: max_bytes=256, temperature=0.8 (0: the likeliest), top_k, top_p, seed=0, stop (not in the result).
         The i-th prompt of a list draws with seed + i. `as_bytes`: the raw bytes instead of valid text.
         """
-        single = isinstance(prompt, str | bytes)
+        single = isinstance(prompt, Text)
         found = collect(self.stream(prompt, **options))
         results = [one.data if as_bytes else one.text for one in found]
         return results[0] if single else results
@@ -175,10 +173,10 @@ class LanguageModel:
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
-        stop: Text | Sequence[Text] = (),
+        stop: Text | Sequence[Text] | None = None,
     ) -> Iterator[Event]:
         """The same as it comes: events with valid text and raw bytes."""
-        prompts = [prompt] if isinstance(prompt, str | bytes) else list(prompt)
+        prompts = [prompt] if isinstance(prompt, Text) else list(prompt)
         each = [Sampling(temperature, top_k, top_p, seed + i) for i in range(len(prompts))]
         return generate(self.session(), prompts, max_bytes, each, stop)
 
@@ -191,13 +189,13 @@ class LanguageModel:
 
         AUNetError for a single text, whose characters would each be taken for a continuation.
         """
-        if isinstance(continuations, str | bytes):
+        if isinstance(continuations, Text):
             raise AUNetError("continuations: a single text; give a list, such as [text]")
         return continuation_bits(self.session(), to_bytes(prompt), [to_bytes(text) for text in continuations])
 
     def score(self, texts: Text | Iterable[Text]) -> Score:
         """Bits, bytes, characters and documents of whole documents."""
-        documents = [texts] if isinstance(texts, str | bytes) else texts
+        documents = [texts] if isinstance(texts, Text) else texts
         return score(self.session(), (to_bytes(text) for text in documents))
 
     def bits_per_byte(self, texts: Text | Iterable[Text]) -> float:

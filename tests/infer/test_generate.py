@@ -251,6 +251,8 @@ def test_several_stop_strings_and_overlaps() -> None:
     assert play(b"aaab", stop=["aab"])[1][0].data == b"a"
     assert play(b"hello", stop=["lo", "ll", "x"])[1][0].data == b"he"
     assert play(b"hello", stop="ll")[1][0].data == b"he"
+    assert play(b"hello", stop=bytearray(b"ll"))[1][0].data == b"he"
+    assert play([*b"hello", EOS], stop=None)[1][0].data == b"hello"
     assert play(b"abcd", stop=["bcd", "c"])[1][0].data == b"ab"
     # They end at the same byte: their order does not matter.
     assert [play(b"hello", stop=stops)[1][0].data for stops in (["l", "el"], ["el", "l"])] == [b"h", b"h"]

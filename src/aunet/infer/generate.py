@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aunet.bytes import to_bytes
+from aunet.bytes import Text, to_bytes
 from aunet.infer.engine import Engine
 from aunet.infer.request import Event, Request
 from aunet.infer.sampling import Sampling
@@ -26,17 +26,17 @@ class Generated:
 
 def generate(
     session: Session,
-    prompts: Sequence[str | bytes],
+    prompts: Sequence[Text],
     max_bytes: int = 256,
     sampling: Sampling | Sequence[Sampling] | None = None,
-    stop: str | bytes | Sequence[str | bytes] = (),
+    stop: Text | Sequence[Text] | None = None,
 ) -> Iterator[Event]:
     """Continue each prompt (an empty one too) until EOS, a stop string, or `max_bytes` new bytes.
 
     Stop strings are looked for in the new bytes only, also inside tokens, and are not given out. `sampling`: one for
     all, or one per prompt.
     """
-    stops = tuple(to_bytes(s) for s in ([stop] if isinstance(stop, str | bytes) else stop))
+    stops = tuple(to_bytes(s) for s in ([stop] if isinstance(stop, Text) else stop or ()))
     one = sampling if isinstance(sampling, Sampling) else Sampling()
     each = [one] * len(prompts) if sampling is None or isinstance(sampling, Sampling) else sampling
     requests = [Request(to_bytes(p), max_bytes, how, stops) for p, how in zip(prompts, each, strict=True)]
