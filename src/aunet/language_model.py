@@ -136,7 +136,7 @@ class LanguageModel:
         return cls(convert(network, weights), native)
 
     def save(self, path: str | Path) -> None:
-        """Write a model directory; a model card that is there is kept."""
+        """Write a model directory; a model card that is there is kept, and tells if it is of another architecture."""
         require_full(self.network, "save")
         save_model(self.network, Path(path))
 

@@ -23,6 +23,9 @@ from aunet.model.aunet import AUNet
 CONFIG, WEIGHTS, CARD, TOKENIZER = "config.json", "model.safetensors", "README.md", "tokenizer.json"
 RUN = "run.json"
 """The configuration of the training run whose directory it is."""
+COLUMNS = "| stage | width | layers | head width | feed-forward | window |\n|---|---|---|---|---|---|\n"
+OTHER = "> The model here has another architecture than this card was written for.\n\n"
+"""Before the table of a card."""
 
 
 def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -51,12 +54,19 @@ def save_model(model: AUNet, directory: Path, facts: Mapping[str, Any] | None = 
 def save_card(config: AUNetConfig, directory: Path, facts: Mapping[str, Any] | None) -> None:
     """Write the model card; one that is there, with what is known of the training, is kept unless there are facts.
 
-    `facts`: what the card states beside the architecture, such as the data, the compute and bits per byte.
+    A line in a kept one tells if its table is not that of this architecture. `facts`: what the card states beside the
+    architecture, such as the data, the compute and bits per byte.
     """
-    if facts is None and (directory / CARD).exists():
-        return
-    with replacing(directory / CARD) as path:
-        path.write_text(model_card(config, facts or {}), encoding="utf-8")
+    card, text = directory / CARD, model_card(config, facts or {})
+    if facts is None and card.exists():
+        kept = card.read_text(encoding="utf-8", errors="surrogateescape")
+        text = kept.replace(OTHER, "")
+        if f"{_table(config)}\n" not in text:
+            text = text.replace(COLUMNS, OTHER + COLUMNS)
+        if text == kept:
+            return
+    with replacing(card) as path:
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def keep_tokenizer(config: AUNetConfig, directory: Path) -> AUNetConfig:
@@ -146,7 +156,6 @@ def training_facts(steps: int, read: int, flops: float, bits_per_byte: float | N
 
 def model_card(config: AUNetConfig, facts: Mapping[str, Any]) -> str:
     """The text of a model card: the architecture, the facts about its training, and how to use the model."""
-    stages = "\n".join(_stage_row(config, s) for s in range(len(config.stages)))
     known = "\n".join(f"- {name}: {value}" for name, value in facts.items()) or "- not recorded"
     if config.unit == "token":
         title = "# A Transformer over tokens"
@@ -168,10 +177,7 @@ tags: [aunet, {config.unit}-level, text-generation]
 
 {about}
 
-| stage | width | layers | head width | feed-forward | window |
-|---|---|---|---|---|---|
-{stages}
-
+{_table(config)}
 ## Training
 {known}
 
@@ -188,6 +194,10 @@ def _of_bytes(config: AUNetConfig) -> tuple[str, str]:
         return f"# A {kind} over bytes", f"{about}."
     units = f"and builds its own units (arXiv 2506.14761), splitting rule `{config.splitter}`"
     return f"# An AU-Net with {len(config.stages)} stages", f"{about} {units}."
+
+
+def _table(config: AUNetConfig) -> str:
+    return COLUMNS + "".join(f"{_stage_row(config, s)}\n" for s in range(len(config.stages)))
 
 
 def _stage_row(config: AUNetConfig, s: int) -> str:
