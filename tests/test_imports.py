@@ -1,4 +1,4 @@
-"""Imports flow one way, and the core needs the core dependencies only."""
+"""Imports flow one way, files are short, and the core needs the core dependencies only."""
 
 import ast
 import subprocess
@@ -80,6 +80,13 @@ def test_imports_flow_one_way(module: str) -> None:
     for imported in _imports(ast.parse(MODULES[module].read_text())):
         # `aunet` itself holds the version, which anybody may read.
         assert not imported or _part(imported) in LAYERS[part] | {part}, f"{module} imports {imported}"
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    kinds = {".py", ".cpp", ".h", ".js", ".css", ".html"}
+    lengths = {path: path.read_text().count("\n") for path in SOURCE.rglob("*") if path.suffix in kinds}
+    assert len(lengths) > len(MODULES)
+    assert {path.relative_to(SOURCE).as_posix(): n for path, n in lengths.items() if n > 400} == {}
 
 
 def test_no_module_imports_itself_through_others() -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from aunet.compiler import CPP_COMPILERS
 from aunet.errors import ConfigError
 
+SOURCES = ("wide.h", "team.h", "model.h", "products.h", "attention.h", "kernels.cpp")
+"""What is compiled, in the order in which it builds on itself; the last one is what the compiler is given."""
 FLAGS = ["-O3", "-std=c++20", "-pthread", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC"]
 MACHINE: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
 """Tried in order: compilers differ in how they are told to use all of the processor."""
@@ -39,7 +41,7 @@ def library() -> ctypes.CDLL:
 
 def place() -> Path:
     """Where the library of this machine is or will be."""
-    key = hashlib.sha256("\n".join([_source(), *FLAGS, _machine()]).encode()).hexdigest()[:20]
+    key = hashlib.sha256("\n".join([*_sources().values(), *FLAGS, _machine()]).encode()).hexdigest()[:20]
     return _directory() / f"kernels-{key}.so"
 
 
@@ -62,8 +64,9 @@ def _build(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Built beside its place and then renamed: several processes may do so at once, and one may be killed.
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        written, built = Path(scratch, "kernels.cpp"), Path(scratch, "kernels.so")
-        written.write_text(_source())
+        for name, text in _sources().items():
+            Path(scratch, name).write_text(text)
+        written, built = Path(scratch, SOURCES[-1]), Path(scratch, "kernels.so")
         for choice in MACHINE:
             command = [compiler, *FLAGS, *choice, str(written), "-o", str(built)]
             result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -74,8 +77,8 @@ def _build(path: Path) -> None:
     raise ConfigError(f"native: {compiler} could not build the kernels ({reason[:120]}); go without")
 
 
-def _source() -> str:
-    return resources.files("aunet.infer.native").joinpath("kernels.cpp").read_text()
+def _sources() -> dict[str, str]:
+    return {name: resources.files("aunet.infer.native").joinpath(name).read_text() for name in SOURCES}
 
 
 def _directory() -> Path:

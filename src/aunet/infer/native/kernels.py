@@ -1,4 +1,4 @@
-"""`Kernels` by the library of `kernels.cpp`: fp32 vectors; weights in fp32, bf16, or 8 bits with a scale per output.
+"""`Kernels` by the library that `build` makes: fp32 vectors; weights in fp32, bf16, or 8 bits with a scale per output.
 
 Shapes: T new positions of all sequences end to end, D width of a stage, V vocabulary, K head width.
 """
