@@ -114,6 +114,11 @@ def test_this_machine_can_be_planned_for() -> None:
     assert gpu("cpu").memory == values["gpu"]["memory"]
 
 
+@pytest.mark.parametrize(("name", "known"), [("h100", "H100"), ("CPU", "cpu"), ("rtx4090", "RTX4090")])
+def test_names_are_known_however_they_are_spelled(name: str, known: str) -> None:
+    assert gpu(name).name == known
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -51,7 +51,7 @@ GPUS = {
 
 def gpu(name: str) -> Gpu:
     """A GPU by its name, or this machine's CPU; ConfigError that names the known ones."""
-    if name == CPU:
+    if name.lower() == CPU:
         return _this_cpu()
     known = {known.lower(): known for known in GPUS}
     if name.lower() not in known:
