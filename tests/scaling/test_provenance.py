@@ -55,6 +55,16 @@ def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path: Path)
     assert provenance._commit(tmp_path / "absent") is None
 
 
+def test_a_change_of_any_code_is_told(tmp_path: Path) -> None:
+    found = set()
+    for name in ("a.py", "native/kernels.cpp", "native/wide.h", "page.html"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+        found.add(provenance._sources(tmp_path))
+    assert len(found) == 3  # a page changes no result
+
+
 def test_code_and_hardware_say_something() -> None:
     assert len(code().sources) == 64
     assert torch.__version__ in hardware(torch.device("cpu"))

@@ -21,6 +21,8 @@ READ_WHOLE = 4 << 30
 """Bytes of files up to which a text is hashed and counted whole."""
 END = 1 << 20
 """Bytes of the beginning and of the end of a file that are hashed where there is more."""
+CODE = (".py", ".cpp", ".h")
+"""Files of the package on which results depend."""
 
 
 def size_of(sources: Sequence[SourceConfig]) -> float:
@@ -77,10 +79,15 @@ def _hash_file(digest: "hashlib._Hash", path: Path, whole: bool) -> None:
 def code() -> Code:
     """The package that runs."""
     root = Path(str(resources.files("aunet")))
+    return Code(version=aunet.__version__, commit=_commit(root), sources=_sources(root))
+
+
+def _sources(root: Path) -> str:
+    """SHA-256 over all code below a directory: by compiled kernels too models are scored."""
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for path in root.rglob("*") if path.suffix in CODE):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return Code(version=aunet.__version__, commit=_commit(root), sources=digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _commit(root: Path) -> str | None:

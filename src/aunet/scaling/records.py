@@ -40,7 +40,9 @@ class Code(Strict):
 
     version: str
     commit: str | None = Field(description="of git, where the package lies in a repository")
-    sources: str = Field(description="SHA-256 of the package's Python files: tells a changed copy from its commit")
+    sources: str = Field(
+        description="SHA-256 of the package's Python and C++ files: tells a changed copy from its commit"
+    )
 
 
 class Record(Strict):
