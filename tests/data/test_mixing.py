@@ -27,7 +27,22 @@ def test_shares_by_temperature(temperature, expected):
 
 
 def test_a_low_temperature_does_not_overflow():
-    assert shares(config(None, None, temperature=0.01), [2e12, 1e12]) == pytest.approx([1, 0], abs=1e-9)
+    assert shares(config(None, None, temperature=0.01), [2e12, 1.9e12]) == pytest.approx([0.9941, 0.0059], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mixture", "sizes", "key"),
+    [
+        (config(1, 1e-300), [1, 1], "data.sources.1.weight: 1.txt would never be read, its share"),
+        (config(None, None, temperature=0.01), [1, 2e12], "data.temperature: 0.txt would never be read"),
+        (config(None, None, temperature=1e-9), [2, 1], "data.temperature: 1.txt would never be read"),
+    ],
+)
+def test_a_share_that_vanishes_is_refused(mixture, sizes, key):
+    with pytest.raises(ConfigError) as error:
+        shares(mixture, sizes)
+    assert str(error.value).startswith(key)
+    assert str(error.value).endswith("; raise it")
 
 
 def test_an_unknown_size_needs_weights():

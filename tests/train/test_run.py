@@ -158,6 +158,15 @@ def test_validations_without_held_out_text_are_told_not_to_be(tmp_path: Path) ->
     assert "train.valid_every: nothing is validated, for there is no data.valid" in told
 
 
+def test_a_source_with_less_than_a_row_of_the_run_is_told(tmp_path: Path) -> None:
+    texts = [write_text(tmp_path / name, 50).name for name in ("a.jsonl", "b.jsonl")]
+    sources = [{"path": str(tmp_path / name), "weight": weight} for name, weight in zip(texts, (1, 1e-3), strict=True)]
+    settings = (f"data.sources={json.dumps(sources)}", "data.workers=0", "train.steps=2")
+    told = done("train", write_config(tmp_path), *settings)
+    assert f"data.sources.1: {tmp_path}/b.jsonl may never be read, its share of the 8 rows of this run is 0.008" in told
+    assert "data.sources.0" not in told
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_says_how_to_resume_and_exits(
     uninterrupted: Path, tmp_path: Path, number: signal.Signals, code: int

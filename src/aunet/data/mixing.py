@@ -16,11 +16,15 @@ import numpy.typing as npt
 from aunet.config import DataConfig
 from aunet.errors import ConfigError
 
+SMALLEST_SHARE = 2.0**-63
+"""Of the rows, whose counts have 63 bits: a source with less would come first after more of them than can be."""
+
 
 def shares(config: DataConfig, sizes: Sequence[float]) -> list[float]:
     """Share of the rows of each source: its weight, or its size to the power 1 / temperature, over the sum.
 
-    `sizes`: uncompressed bytes, NaN if unknown, which ConfigError refuses where a share depends on it.
+    `sizes`: uncompressed bytes, NaN if unknown, which ConfigError refuses where a share depends on it, as it does a
+    share that is next to nothing.
     """
     if len(sizes) == 1:
         return [1.0]
@@ -35,7 +39,23 @@ def shares(config: DataConfig, sizes: Sequence[float]) -> list[float]:
         # Relative to the largest, because a high power of a size in bytes overflows.
         weights = [(size / max(sizes)) ** (1 / (config.temperature or 1.0)) for size in sizes]
     known = np.asarray(weights, dtype=np.float64)
-    return [float(share) for share in known / known.sum()]
+    found = [float(share) for share in known / known.sum()]
+    for i, share in enumerate(found):
+        if share < SMALLEST_SHARE:
+            source = config.sources[i]
+            key = "data.temperature" if source.weight is None else f"data.sources.{i}.weight"
+            raise ConfigError(f"{key}: {source.path} would never be read, its share of the rows is {share:g}; raise it")
+    return found
+
+
+def scarce(config: DataConfig, shares: Sequence[float], rows: int) -> list[str]:
+    """A line for each source whose share of so many rows is less than one."""
+    return [
+        f"data.sources.{i}: {source.path} may never be read, its share of the {rows:,} rows of this run is "
+        f"{share * rows:.2g} rows; give it a greater weight, or make the run longer"
+        for i, (source, share) in enumerate(zip(config.sources, shares, strict=True))
+        if share * rows < 1
+    ]
 
 
 class RoundRobin:

@@ -14,6 +14,7 @@ from torch.distributed import is_torchelastic_launched
 from aunet.bytes import VOCAB_SIZE
 from aunet.config import RunConfig
 from aunet.data.loader import Loader
+from aunet.data.mixing import scarce
 from aunet.data.problems import Problems
 from aunet.errors import ConfigError
 from aunet.files import make_directory, write_json
@@ -90,6 +91,7 @@ def run_training(
         stop_on_signals(seconds, patient or ranks.count > 1 or is_torchelastic_launched()) as stop,
     ):
         progress_lines = [f"held-out text: {line}" for line in held_out.lines()]
+        progress_lines += scarce(config.data, loader.shares, plan.steps * plan.rows_per_step)
         if config.train.valid_every and not validate:
             progress_lines.append("train.valid_every: nothing is validated, for there is no data.valid")
         found = find_checkpoint(storage, out, progress_lines.append, ranks)
