@@ -176,6 +176,18 @@ def test_corrupt_parquet_pages(tmp_path):
     assert problems.first["corrupt file"].startswith(f"{path}:")
 
 
+@pytest.mark.parametrize("place", ["_sample", "_columns"])
+def test_a_parquet_file_is_not_corrupt_because_memory_is_short(tmp_path, monkeypatch, place):
+    def short(*_):
+        raise pa.lib.ArrowMemoryError("malloc of size 4294967296 failed")
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"]}), path)
+    monkeypatch.setattr(f"aunet.data.tables.{place}", short)
+    with pytest.raises(MemoryError, match="malloc of size"):
+        read(path)
+
+
 def test_parquet_without_the_column_or_with_other_types(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"id": [1], "body": ["b"]}), path)

@@ -114,15 +114,17 @@ class HubShard(Format):
                 where = f"{block.path} shard {block.start}:{number}"
                 if document := document_of_row(row, field, problems, where, "row"):
                     yield number, document
-        except AUNetError:
+        except (AUNetError, MemoryError):
             raise
         except Exception as error:  # the readers behind a hub dataset raise whatever they like
             raise AUNetError(f"{block.path} shard {block.start}:{number + 1}: {one_line(error)}") from error
 
 
 def _damage(error: Exception) -> str:
-    """What Arrow says of a damaged file; raises what the disk or the network say, which has a number."""
-    if isinstance(error, OSError) and error.errno:
+    """What Arrow says of a damaged file; raises what is not the file's: words of the disk or the network, which have a
+    number, and that memory is short.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
         raise error
     return one_line(error)
 
