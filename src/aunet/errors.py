@@ -1,6 +1,6 @@
 """The one exception that users see: a single line that names the file, key or flag and the mend."""
 
-OUT_OF_MEMORY = ("allocate memory", "out of memory")
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory")
 """Words of torch's allocators: that of the CPU raises a RuntimeError like any other."""
 
 
@@ -16,10 +16,12 @@ class RunFailed(AUNetError):
     """A run that had begun cannot go on: its loss is not finite, or a process that it needs was killed."""
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is short, on any device."""
-    said = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
-    return said or isinstance(error, MemoryError)
+def out_of_memory(error: MemoryError | RuntimeError) -> str:
+    """One line where an error says that memory is short, on any device; empty for any other error."""
+    if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+        return ""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"out of memory ({' '.join(reason.split())[:200]})"
 
 
 class MissingExtra(AUNetError):

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from aunet.bytes import BOS, Text, to_bytes
 from aunet.config import AUNetConfig, StageConfig
-from aunet.errors import AUNetError, ConfigError, is_out_of_memory
+from aunet.errors import AUNetError, ConfigError, out_of_memory
 from aunet.evals.bpb import Score, document_bits, score
 from aunet.infer.eager import lay_out_for_reading
 from aunet.infer.generate import collect, generate
@@ -285,7 +285,7 @@ def _usable(device: str | torch.device) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if not out_of_memory(error):
             raise
         raise AUNetError(f"device: {device!s} has too little free memory for the weights") from None
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from typing import NoReturn
 
-from aunet.errors import AUNetError, ConfigError
+from aunet.errors import AUNetError, ConfigError, out_of_memory
 
 
 def run(command: Callable[[], object]) -> NoReturn:
-    """Run to the end of the process: an AUNetError, or one of the system, is one line on stderr, never a traceback.
+    """Run to the end of the process: an AUNetError, or one of the system or of memory, is one line, not a traceback.
 
     What stdout cannot encode, as where it is ASCII, is written as a question mark; stderr always has a way.
     """
@@ -27,6 +27,12 @@ def run(command: Callable[[], object]) -> NoReturn:
     except OSError as error:  # wherever it strikes: a disk that is full, a directory that is gone
         place = f"{error.filename}: " if error.filename else ""
         print(f"aunet: error: {place}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not (short := out_of_memory(error)):
+            raise
+        mend = "take a smaller model, or less text or a smaller --batch at a time"
+        print(f"aunet: error: {short}; {mend}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from aunet import __version__
 from aunet.process import run
 from aunet.train.export import Exported
 from tests.runs import aunet, here, refused
 
+LESS = "; take a smaller model, or less text or a smaller --batch at a time"
 COMMANDS = ["train", "demo", "generate", "eval", "inspect", "info", "split", "convert"]
 
 
@@ -53,9 +55,13 @@ def test_a_device_that_is_not_there(model: Path) -> None:
     [
         (OSError(errno.ENOSPC, "No space left", "out/report.html"), "out/report.html: No space left"),
         (OSError("cannot read from timed out object"), "cannot read from timed out object"),
+        (MemoryError(), f"out of memory (MemoryError){LESS}"),
+        (RuntimeError("can't allocate memory: 9\nB"), f"out of memory (can't allocate memory: 9){LESS}"),
+        (RuntimeError("not enough memory: 9"), f"out of memory (not enough memory: 9){LESS}"),
+        (torch.OutOfMemoryError("CUDA out of memory."), f"out of memory (CUDA out of memory.){LESS}"),
     ],
 )
-def test_an_error_of_the_system_is_one_line(capsys: pytest.CaptureFixture[str], error: OSError, line: str) -> None:
+def test_an_error_of_the_system_is_one_line(capsys: pytest.CaptureFixture[str], error: Exception, line: str) -> None:
     def write() -> None:
         raise error
 
@@ -63,6 +69,14 @@ def test_an_error_of_the_system_is_one_line(capsys: pytest.CaptureFixture[str], 
         run(write)
     assert end.value.code == 1
     assert capsys.readouterr().err == f"aunet: error: {line}\n"
+
+
+def test_a_mistake_is_not_taken_for_memory_that_is_short() -> None:
+    def wrong() -> None:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(wrong)
 
 
 @pytest.mark.parametrize(

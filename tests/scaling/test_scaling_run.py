@@ -105,7 +105,7 @@ def test_too_little_memory_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.M
     assert record_run(job(tmp_path), Console(quiet=True)) == 0
     record = read_record(tmp_path / "records" / "one.json")
     assert record.status == "failed"
-    assert record.reason.startswith("out of memory: ")
+    assert record.reason.startswith("out of memory (")
     assert "\n" not in record.reason
     assert (record.steps, record.bits_per_byte) == (0, {})
 

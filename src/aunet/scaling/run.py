@@ -18,7 +18,7 @@ import aunet
 from aunet.config import RunConfig, SourceConfig, Strict
 from aunet.data.held_out import refuse_trained
 from aunet.data.sources import files_documents
-from aunet.errors import AUNetError, ConfigError, RunFailed, is_out_of_memory
+from aunet.errors import AUNetError, ConfigError, RunFailed, out_of_memory
 from aunet.evals.bpb import make_validate, score_documents
 from aunet.model.aunet import AUNet
 from aunet.model.flops import useful_flops_per_byte
@@ -98,10 +98,9 @@ def record_run(job: Job, console: Console, patient: bool = False) -> int:
         write_unfinished(job, "failed", str(error))
         return 0
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if not (short := out_of_memory(error)):
             raise
-        lines = str(error).splitlines() or ["out of memory"]
-        write_unfinished(job, "failed", f"out of memory: {lines[0]}")
+        write_unfinished(job, "failed", short)
         return 0
     _leave(job, _record(job, "complete", "", documents))
     return 0

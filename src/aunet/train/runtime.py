@@ -12,7 +12,7 @@ import torch
 
 from aunet.compiler import require_compiler
 from aunet.config import RunConfig, TrainConfig
-from aunet.errors import AUNetError, ConfigError, RunFailed, is_out_of_memory
+from aunet.errors import AUNetError, ConfigError, RunFailed, out_of_memory
 from aunet.model.aunet import AUNet
 from aunet.train.distributed import ALONE, Ranks
 
@@ -82,12 +82,11 @@ def enough_memory(config: RunConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if not (short := out_of_memory(error)):
             raise
         parameters = sum(parameter.numel() for parameter in AUNet.on_meta(config.model).parameters())
-        reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())[:200]
         raise RunFailed(
-            f"out of memory ({reason}): the model has {parameters:,} parameters; lower train.batch_bytes, raise "
+            f"{short}: the model has {parameters:,} parameters; lower train.batch_bytes, raise "
             "train.accumulate, set train.recompute, or make the model smaller (aunet plan says what it needs)"
         ) from None
 
