@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +104,8 @@ class Tokens:
         return found
 
     def _by_library(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        with _library(self._origin):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def _unfit(self, reason: str) -> ConfigError:
@@ -146,9 +148,18 @@ def _tokenizer(text: str, origin: str) -> Any:
     values = json.loads(text)
     values |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
     values["model"]["dropout"] = None
-    try:
+    with _library(origin):
         return Tokenizer.from_str(json.dumps(values))
-    except Exception as error:  # the library raises this very class
+
+
+@contextmanager
+def _library(origin: str) -> Iterator[None]:
+    """ConfigError for what the library raises: Exception itself, and where it panics, a class that is none."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ConfigError(f"{origin}: cannot be read by tokenizers ({' '.join(str(error).split())[:120]})") from None
 
 
