@@ -192,6 +192,15 @@ def test_overrides_reach_lists_and_new_sections() -> None:
     assert values == {"model": {"stages": [{"dim": 1}, {"dim": 2}]}}
 
 
+def test_overrides_reach_below_what_is_null() -> None:
+    values = {"model": {"stages": [{"lookup": None}, None]}, "train": None}
+    overrides = ["model.stages.0.lookup.buckets=9", "model.stages.1.dim=8", "train.lr=1e-3"]
+    assert apply_overrides(values, overrides) == {
+        "model": {"stages": [{"lookup": {"buckets": 9}}, {"dim": 8}]},
+        "train": {"lr": 1e-3},
+    }
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -1,5 +1,6 @@
 """Every preset is a run; files build on them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -149,9 +150,21 @@ def test_errors_name_the_file_or_the_preset(tmp_path: Path) -> None:
         load_run(str(tmp_path))
     with pytest.raises(ConfigError, match=r"gone\.yaml: No such file"):
         load_run(str(tmp_path / "gone.yaml"))
-    whole = _write(tmp_path / "null.yaml", "preset: demo\ntrain:\n")
-    with pytest.raises(ConfigError, match=r"null\.yaml: train: expected a mapping"):
+    whole = _write(tmp_path / "text.yaml", "preset: demo\ntrain: 3\n")
+    with pytest.raises(ConfigError, match=r"text\.yaml: train: expected a mapping"):
         load_run(whole)
+    empty = _write(tmp_path / "empty.yaml", "model:\ntarin:\n")
+    with pytest.raises(ConfigError, match=r"empty\.yaml: model\.stages: field required\n.*did you mean train\?"):
+        load_run(empty)
+
+
+def test_a_section_with_nothing_below_it_is_empty(tmp_path: Path) -> None:
+    file = _write(tmp_path / "run.yaml", "preset: demo\nmodel:\ntrain:  # as it is\ndata:\n")
+    assert load_run(file) == load_run("demo")
+    assert load_run(file, ["train.lr=1e-3"]) == load_run("demo", ["train.lr=1e-3"])
+    (tmp_path / "config.json").write_text(json.dumps({"aunet": preset("demo")["model"]}))
+    tuned = _write(tmp_path / "tuned.yaml", "model:\ntrain:\n")
+    assert load_run(tuned, [f"train.init_from={tmp_path}"]).model == load_run("demo").model
 
 
 def test_the_list_names_every_preset() -> None:

@@ -122,7 +122,12 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
 
 def _set(target: Any, key: str, path: list[str], value: Any) -> None:
     for part in path[:-1]:
-        target = target[_index(target, key, part)] if isinstance(target, list) else target.setdefault(part, {})
+        place: Any = _index(target, key, part) if isinstance(target, list) else part
+        if isinstance(target, dict):
+            target.setdefault(place)
+        if target[place] is None:  # or left empty, as a section in YAML
+            target[place] = {}
+        target = target[place]
         if not isinstance(target, dict | list):
             raise ConfigError(f"{key}: {part} is a value and has no keys below it")
     if isinstance(target, list):

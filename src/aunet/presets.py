@@ -262,7 +262,7 @@ def load_run(target: str, overrides: Sequence[str] = ()) -> RunConfig:
         _drop_lengths(values)
     values = apply_overrides(values, overrides)
     train = values.get("train")
-    if "model" not in values and isinstance(train, dict) and isinstance(train.get("init_from"), str):
+    if not values.get("model") and isinstance(train, dict) and isinstance(train.get("init_from"), str):
         values["model"] = _model_of(Path(train["init_from"]))
     model = values.get("model")
     if isinstance(model, dict) and isinstance(model.get("tokenizer"), str) and model["tokenizer"]:
@@ -296,6 +296,7 @@ def _model_of(directory: Path) -> Any:
 def _from_file(path: Path) -> Settings:
     values = read_mapping(path)
     base = values.pop("preset", None)
+    values = {key: {} if section is None else section for key, section in values.items()}  # with nothing below it
     if base is None:
         return values
     try:
