@@ -77,8 +77,7 @@ def train_file(
 
     with console.status("reading and merging"):
         text = train_tokenizer(counted(), size)
-    for line in problems.lines():
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    problems.tell(console)
     try:
         with replacing(out) as partial:
             partial.write_text(text, encoding="utf-8")

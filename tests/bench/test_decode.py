@@ -48,6 +48,15 @@ def test_along_a_text_with_guesses(model: Path, tmp_path: Path) -> None:
     assert "bytes a pass" in table.stdout
 
 
+def test_lines_of_a_text_that_are_skipped_are_told(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "text.jsonl"
+    path.write_text("no JSON\n" + '{"text": "The same words come again and again."}\n' * 40)
+    flags = ("--text", path, "--batch", "1", "--new-bytes", "30", "--repetitions", "1")
+    result = here("bench", "decode", model, *flags, "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith(f"skipped 1 x malformed JSON, first {path}:1: ")
+
+
 def test_every_byte_is_written_and_counted() -> None:
     text = b"Once upon a time, there was. " * 2000
     (found,), peaks = measure(LanguageModel(small_model(small_config(2))), text, [3], 20, 25, 2)

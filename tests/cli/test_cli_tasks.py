@@ -16,7 +16,7 @@ from tests.browser import BROWSER, needs_browser
 from tests.evals.test_cute import write_benchmark
 from tests.evals.test_flores import write_flores
 from tests.model.packs import small_config, small_model
-from tests.runs import aunet, done, start
+from tests.runs import aunet, done, here, start
 
 pytest.importorskip("sacrebleu")
 OPTIONS = ("flores.languages=one_Latn", "flores.max_bytes=40", "noise.kinds=swap,drop", "noise.rates=0.3")
@@ -70,6 +70,15 @@ def test_every_task_prints_scores_with_what_was_run(task: str, models: list[Path
     last = results[-1]["settings"]
     said = {"flores": {"languages": ["one_Latn"], "max_bytes": 40}, "noise": {"kind": "drop", "rate": 0.3}, "cute": {}}
     assert said[task].items() <= last.items()
+
+
+def test_lines_of_texts_that_are_skipped_are_told(models: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "noise").mkdir()
+    path = tmp_path / "noise" / "a.jsonl"
+    path.write_text('no JSON\n{"text": "it rains"}\n')
+    result = here(*evaluation(models[0], "noise", tmp_path))
+    assert json.loads(result.stdout)["results"]
+    assert result.stderr.startswith(f"skipped 1 x malformed JSON, first {path}:1: ")
 
 
 def answered(cache: Path) -> int:

@@ -170,6 +170,15 @@ def test_text_that_is_not_utf8_is_named_and_a_cut_character_left_out(tmp_path: P
         noise.run(Fake(), options)
 
 
+def test_what_cannot_be_read_is_counted_up_to_the_last_document(tmp_path: Path) -> None:
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "a.jsonl").write_text('{"text": "one"}\nno JSON\n{"text": "two"}\n{"text": "three"}\nnone\n')
+    options = NoiseOptions(data_dir=tmp_path, kinds=("case",), limit=2)
+    noise.run(Fake(bits=lambda prompt, text: 1.0), options)
+    (line,) = options.problems.lines()
+    assert line.startswith(f"skipped 1 x malformed JSON, first {tmp_path}/noise/a.jsonl:2: ")
+
+
 def test_noise_that_leaves_nothing_has_no_score() -> None:
     options = NoiseOptions(kinds=("drop", "case"), rates=(1.0,))
     names = [one.task for one in robustness(Fake(), ["abc"], [], options)]

@@ -9,12 +9,14 @@ import platform
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from aunet import corpus
@@ -68,11 +70,18 @@ class Peaks:
     """Per second, summing up 256 MiB."""
 
 
-def text_of(paths: Sequence[str]) -> bytes:
-    """All documents of some files, globs or directories (txt, jsonl, parquet); this machine's documentation if none."""
+def text_of(paths: Sequence[str], console: Console) -> bytes:
+    """Documents of files, globs or directories (txt, jsonl, parquet); this machine's documentation if there are none.
+
+    `console` shows what was skipped.
+    """
     if not paths:
         return "\n\n".join(text for _, text in corpus.gather().train).encode()
-    return b"\n\n".join(data for _, data in islice(files_documents(paths, "text", Problems()), DOCUMENTS))
+    problems = Problems()
+    with closing(files_documents(paths, "text", problems)) as documents:
+        text = b"\n\n".join(data for _, data in islice(documents, DOCUMENTS))
+    problems.tell(console)
+    return text
 
 
 DOCUMENTS = 500

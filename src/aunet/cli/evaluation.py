@@ -67,7 +67,9 @@ def evaluate(
         digest = model_digest(model, weights)
         if cache:
             answers = CachedAnswers(answers, cache, digest)
-        results = run_tasks(names, ShownAnswers(answers, Console(stderr=True)), options, own)
+        console = Console(stderr=True)
+        results = run_tasks(names, ShownAnswers(answers, console), options, own)
+        options.problems.tell(console)
         if as_json:
             # Results are published, so they name the model and tell it by its files, and not by a path of this machine.
             of = {"model": model.resolve().name, "digest": digest}

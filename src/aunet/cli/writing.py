@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from aunet.cli.options import DeviceOption, JsonOption, ModelArgument, NativeOption, WeightsOption, given_bytes
 from aunet.cli.output import show
@@ -119,7 +120,7 @@ def decode(
     batches = batch or [1, 8]
     if min(batches) < 1:
         raise ConfigError(f"--batch: {min(batches)} is not at least 1")
-    data = bench.text_of(text or [])
+    data = bench.text_of(text or [], Console(stderr=True))
     found, peaks = bench.measure(loaded, data, batches, prompt_bytes, new_bytes, repetitions, guesses)
     values = bench.to_json(found, peaks, loaded, prompt_bytes, new_bytes)
     if as_json:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+from rich.console import Console
+
 from aunet.errors import AUNetError
 
 AGAIN = 10
@@ -55,6 +57,11 @@ class Problems:
     def lines(self) -> list[str]:
         """One line per kind, for a log."""
         return [self._line(kind) for kind in self.counts]
+
+    def tell(self, console: Console) -> None:
+        """Print these lines, whole."""
+        for line in self.lines():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def news(self, told: dict[str, int], last: bool = False) -> list[str]:
         """Lines of the kinds that are new or ten times as many as was told before, at `last` of all that have grown.

@@ -45,7 +45,7 @@ def documents(source: SourceConfig, problems: Problems | None = None) -> Generat
 
 def files_documents(
     paths: Iterable[str | Path], text_field: str = "text", problems: Problems | None = None
-) -> Iterator[tuple[str, bytes]]:
+) -> Generator[tuple[str, bytes], None, None]:
     """(file, document) for every document of the files, globs, directories or hf: sources given, in order, for scoring.
 
     A file that several paths mean is read once. Unlike `documents` a .txt of any size is one document. AUNetError for a
@@ -55,16 +55,18 @@ def files_documents(
     done: set[str] = set()
     for path in paths:
         here, found, own = Problems(), False, set[str]()
-        for block in _survey(SourceConfig(path=str(path), text_field=text_field), here).blocks:
-            file = os.path.realpath(block.path)
-            if file in done:  # another path means it too
-                found = True
-                continue
-            own.add(file)
-            for document in _whole(block, text_field, here):
-                found = True
-                yield block.path, document
-        problems.merge(here)
+        try:
+            for block in _survey(SourceConfig(path=str(path), text_field=text_field), here).blocks:
+                file = os.path.realpath(block.path)
+                if file in done:  # another path means it too
+                    found = True
+                    continue
+                own.add(file)
+                for document in _whole(block, text_field, here):
+                    found = True
+                    yield block.path, document
+        finally:
+            problems.merge(here)  # also if the caller stops early
         done |= own
         if not found:
             raise nothing_usable(str(path), here)

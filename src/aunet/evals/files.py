@@ -40,8 +40,7 @@ def score_files(session: Session, paths: Sequence[str], text_field: str, console
         for name, found in documents.items():
             status.update(f"{escape(name)}: {len(found)} documents, {sum(map(len, found)):,} bytes")
             files[name] = score(session, found)
-    for line in problems.lines():
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    problems.tell(console)
     return FileScores(files, sum(files.values(), Score()))
 
 

@@ -17,6 +17,7 @@ clean over the noisy; 1 is everything.
 
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
@@ -161,9 +162,9 @@ def robustness(
 
 
 def _documents(folder: Path, options: NoiseOptions) -> list[str]:
-    found = files_documents([folder], options.text_field)
-    cut = (_cut(path, data, options.max_bytes) for path, data in found)
-    return list(islice((text for text in cut if text), options.limit))
+    with closing(files_documents([folder], options.text_field, options.problems)) as found:
+        cut = (_cut(path, data, options.max_bytes) for path, data in found)
+        return list(islice((text for text in cut if text), options.limit))
 
 
 def _cut(path: object, data: bytes, most: int) -> str:

@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from aunet.data.problems import Problems
 from aunet.errors import ConfigError
 
 FLAG = "--task-option"
@@ -25,6 +26,8 @@ class TaskOptions:
     """Examples in the prompt; None: as the task has it."""
     seed: int = 0
     """Of the choice of examples for the prompt, and of the bootstrap."""
+    problems: Problems = field(default_factory=Problems, compare=False)
+    """Counts what of the data can't be used."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
