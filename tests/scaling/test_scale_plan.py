@@ -163,3 +163,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert wrong.returncode != 0
     assert len(wrong.stderr.splitlines()) == 1
     assert "none.txt" in wrong.stderr
+
+
+def test_lines_of_a_text_that_are_skipped_are_told(tmp_path: Path) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text('no JSON\n{"text": "Some words of a text."}\n')
+    shown = here("scale", "plan", "--family", "aunet-2", "--compute", "1e14", "--text", text, "--json")
+    assert json.loads(shown.stdout)
+    assert shown.stderr.startswith(f"skipped 1 x malformed JSON, first {text}:1: ")

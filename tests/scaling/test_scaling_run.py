@@ -1,6 +1,7 @@
 """One run, one record: in this process, without a sweep."""
 
 import errno
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,15 @@ def test_a_record_agrees_with_the_run_and_with_the_model(tmp_path: Path) -> None
 
 def _documents(place: Path) -> list[tuple[str, bytes]]:
     return list(run.files_documents([place / "train.jsonl"]))
+
+
+def test_lines_of_a_validation_set_that_are_skipped_are_told(tmp_path: Path) -> None:
+    made = job(tmp_path)
+    with (tmp_path / "valid.jsonl").open("a") as file:
+        file.write("no JSON\n")
+    shown = io.StringIO()
+    assert record_run(made, Console(file=shown)) == 0
+    assert f"\nskipped 1 x malformed JSON, first {tmp_path}/valid.jsonl:6: " in shown.getvalue()
 
 
 def test_a_record_that_is_there_is_not_repeated_and_another_run_is_refused(

@@ -40,10 +40,13 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Widths, layers, steps, batch and learning rate for a budget; for memory and days on GPUs: aunet plan."""
+    from aunet.data.problems import Problems
     from aunet.scaling.plan import fitted_laws, lines, make_scale_plan, row_length, table, write_run
     from aunet.scaling.text import measured
 
-    of_text = measured(seq_len or row_length(compute), text or (), tokenizer, text_field)
+    problems = Problems()
+    of_text = measured(seq_len or row_length(compute), text or (), tokenizer, text_field, problems)
+    problems.tell(Console(stderr=True))
     laws = fitted_laws(_records(records), family) if records else None
     found = make_scale_plan(family, compute, gamma, of_text, laws)
     if out:

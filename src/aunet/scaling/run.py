@@ -17,6 +17,7 @@ from rich.markup import escape
 import aunet
 from aunet.config import RunConfig, SourceConfig, Strict
 from aunet.data.held_out import refuse_trained
+from aunet.data.problems import Problems
 from aunet.data.sources import files_documents
 from aunet.errors import AUNetError, ConfigError, RunFailed, out_of_memory
 from aunet.evals.bpb import make_validate, score_documents
@@ -146,9 +147,11 @@ def _score(job: Job, source: SourceConfig, console: Console) -> tuple[DocumentSc
     RunFailed where they are not finite, as of a model that its last step has ruined.
     """
     session = aunet.load(job.out, prepare_device(job.config.train)).session()
+    problems = Problems()
     with console.status(f"scoring {escape(source.path)}"):
-        documents = [data for _, data in files_documents([source.path], source.text_field)]
+        documents = (data for _, data in files_documents([source.path], source.text_field, problems))
         found = [(round(one.bits, 3), one.bytes) for one in score_documents(session, documents)]
+    problems.tell(console)
     if not sum(size for _, size in found):
         raise AUNetError(f"{source.path}: no byte to score; name a validation set with text")
     if not all(math.isfinite(bits) for bits, _ in found):

@@ -41,14 +41,19 @@ class Text:
 
 
 def measured(
-    seq_len: int, sources: Sequence[str] = (), tokenizer: Path | None = None, text_field: str = "text"
+    seq_len: int,
+    sources: Sequence[str] = (),
+    tokenizer: Path | None = None,
+    text_field: str = "text",
+    problems: Problems | None = None,
 ) -> Text:
     """Measure the first documents of files, globs or directories; without any, the contractions are those of novels.
 
-    AUNetError for a file without a usable document, ConfigError for a tokenizer that cannot be used or without a text.
+    What can't be used is counted in `problems`. AUNetError for a file without a usable document, ConfigError for a
+    tokenizer that cannot be used or without a text.
     """
     given = [SourceConfig(path=path, text_field=text_field) for path in sources]
-    documents = list(balanced(given, MEASURED, Problems()))
+    documents = list(balanced(given, MEASURED, Problems() if problems is None else problems))
     size = sum(map(len, documents))
     contraction: tuple[float, ...] = NOVEL_CONTRACTION
     if size:
