@@ -80,6 +80,32 @@ def test_what_keys_hold_does_not_reach_the_terminal(tmp_path):
     assert f"the line has the keys: {shown}; set" in error_of(tmp_path / "a.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("a.txt", codecs.BOM_UTF8, "nothing but a byte order mark"),
+        ("a.jsonl", b" \n\r\n", "nothing but blank lines"),
+        ("a.jsonl.gz", gzip.compress(b"\n\n"), "nothing but blank lines"),
+        ("a.jsonl.zst", zstandard.compress(b"  \n"), "nothing but blank lines"),
+    ],
+)
+def test_files_with_nothing_in_them_are_empty(tmp_path, name, content, what):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert error_of(path) == f"{path}: no usable document; first problem: {path}: {what}"
+    write(tmp_path / "b.txt", ["text"])
+    problems = Problems()
+    assert read(tmp_path, problems) == [b"text"]
+    assert problems.first == {"empty file": f"{path}: {what}"}
+
+
+def test_a_source_without_text_and_without_a_problem_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SMALLEST_BLOCK", 10)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n" * 25)
+    assert error_of(path) == f"{path}: no usable document; there is no text in it"
+
+
 def test_empty_files(tmp_path):
     for suffix in SUFFIXES:
         (tmp_path / f"empty{suffix}").touch()

@@ -14,6 +14,7 @@ from aunet.errors import MissingExtra
 TEXT_DOCUMENT = MIB
 """Nominal size of the documents into which a larger .txt file is cut."""
 BINARY_PROBE = 8192
+BLANK = "nothing but blank lines"
 LINE_NUMBERS_UP_TO = 256 * MIB
 """Beyond this offset a problem is named by its byte offset: counting the lines before it would take seconds."""
 SCANNED = 1 << 16
@@ -56,6 +57,8 @@ class Text(Format):
                     except UnicodeDecodeError:
                         problems.add(NOT_UTF8, block.path, "convert it, as with iconv, to learn its characters")
                     yield nominal + TEXT_DOCUMENT, document
+                elif not nominal:
+                    problems.add("empty file", block.path, "nothing but a byte order mark")
 
     @staticmethod
     def _cut(file: IO[bytes], nominal: int, size: int) -> int:
@@ -85,11 +88,15 @@ class Lines(Format):
                 return
             at = position or _line_start(file, block.start, block.stop)
             file.seek(at)
+            blank = block.start == at == 0 and block.stop == block.file_size
             while at < block.stop and (line := file.readline()):
+                blank = blank and not line.strip()
                 document = document_of_line(line, field, problems, partial(_line_name, block.path, at))
                 at += len(line)
                 if document:
                     yield at, document
+            if blank:
+                problems.add("empty file", block.path, BLANK)
 
     def held(self, block: Block) -> float:
         """Up to the last end of a line that starts in the block: where lines are long, blocks are far from alike."""
@@ -128,11 +135,12 @@ class CompressedLines(Format):
 
     def read(self, block: Block, position: int, field: str, problems: Problems) -> Iterator[Document]:
         """A position is a number of lines; going on from one decompresses what is before it."""
-        number = 0
+        number, blank = 0, not position
         with open_unchanged(block) as file:
             try:
                 for line in _split_lines(self.chunks(file)):
                     number += 1
+                    blank = blank and not line.strip()
                     if number <= position:
                         continue
                     if document := document_of_line(line, field, problems, f"{block.path}:{number}"):
@@ -140,8 +148,8 @@ class CompressedLines(Format):
             except _Corrupt as error:
                 problems.add("corrupt file", f"{block.path}:{number + 1}", f"{error}; read up to here")
                 return
-        if number == 0:
-            problems.add("empty file", block.path, "empty file")
+        if blank:
+            problems.add("empty file", block.path, BLANK if number else "empty file")
 
 
 def _line_start(file: IO[bytes], offset: int, limit: int) -> int:

@@ -91,4 +91,4 @@ class Problems:
 def nothing_usable(path: str, problems: Problems) -> AUNetError:
     """The error for a source without a single document: one line with the path and the first problem."""
     first = next(iter(problems.first.values()), None)
-    return AUNetError(f"{path}: no usable document" + (f"; first problem: {first}" if first else ""))
+    return AUNetError(f"{path}: no usable document; {f'first problem: {first}' if first else 'there is no text in it'}")
