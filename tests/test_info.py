@@ -53,6 +53,7 @@ def test_contraction_is_measured_on_a_text(tmp_path: Path, monkeypatch: pytest.M
     assert "measured" in _shown("aunet3-2m", path)
     assert "measured" not in _shown("aunet3-2m")
     path.write_bytes(text + b"and so on" * 100)  # a corpus of many GB is not read to its end
+    monkeypatch.setattr("aunet.data.lines.TEXT_DOCUMENT", len(text))
     monkeypatch.setattr("aunet.info.MEASURED", float(len(text)))
     measured_again = describe_target("aunet3-2m", text=path).stages
     assert [stage.measured_contraction for stage in measured_again] == measured
@@ -102,11 +103,16 @@ def test_targets_that_cannot_be_described(tmp_path: Path) -> None:
         describe_target("demo", ["model.splitter=wrod1"])
     with pytest.raises(AUNetError, match=r"no config\.json there"):
         describe_target(str(tmp_path))
-    with pytest.raises(AUNetError, match=r"gone\.txt: No such file"):
+    with pytest.raises(AUNetError, match=r"gone\.txt: no such file"):
         describe_target("demo", text=tmp_path / "gone.txt")
-    (tmp_path / "empty.txt").touch()
-    with pytest.raises(AUNetError, match=r"empty\.txt: the file is empty"):
-        describe_target("demo", text=tmp_path / "empty.txt")
+    for name, content, reason in (
+        ("empty.txt", b"", "empty file"),
+        ("wide.txt", "wide".encode("utf-16"), "UTF-16 text; convert it"),
+        ("text.md", b"text", "unknown kind of file"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(AUNetError, match=rf"{name}: {reason}"):
+            describe_target("demo", text=tmp_path / name)
 
 
 def test_the_table_names_every_part() -> None:

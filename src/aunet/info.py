@@ -8,10 +8,8 @@ from pathlib import Path
 from rich.table import Table
 
 from aunet.config import AUNetConfig, DataConfig, RunConfig, SourceConfig
-from aunet.data.formats import format_of
-from aunet.data.problems import Problems, nothing_usable
+from aunet.data.problems import Problems
 from aunet.data.sources import balanced
-from aunet.errors import AUNetError
 from aunet.magnitudes import short, size
 from aunet.mappings import apply_overrides
 from aunet.model.accounting import Accounting, describe
@@ -21,50 +19,36 @@ from aunet.splitting import splitter
 from aunet.vocabulary import vocabulary
 
 MEASURED = 16e6
-"""Bytes on which contractions are measured; where a file has several documents, as many whole ones as reach them."""
+"""Bytes on which contractions are measured: as many whole documents as reach them."""
 MIXER_COLUMNS = {"attention": ("FFN", "window"), "mamba2": ("state",)}
 """Columns that a stage has by its mixer."""
 
 
 def describe_target(
-    target: str, overrides: Sequence[str] = (), text: Path | None = None, text_field: str = "text"
+    target: str,
+    overrides: Sequence[str] = (),
+    text: Path | None = None,
+    text_field: str = "text",
+    problems: Problems | None = None,
 ) -> Accounting:
     """Count a model directory, a configuration file or a preset, with dotted overrides.
 
     Rows are as long as those of the run that a directory is of; where it does not say, as long as by default.
     `text`: a file, as training reads it, on which the bytes per unit are measured; they stand beside those that the
-    configuration expects. Of a model over tokens, the bytes per token.
+    configuration expects. Of a model over tokens, the bytes per token. What of it can't be used is counted in
+    `problems`; AUNetError if nothing can.
     """
     run = _load_target(target, overrides)
     accounting = describe(run.model, run.data.seq_len)
     if text is None:
         return accounting
-    found = _documents(text, text_field)
+    sources = [SourceConfig(path=str(text), text_field=text_field)]
+    found = list(balanced(sources, MEASURED, Problems() if problems is None else problems))
     if run.model.tokenizer:
         tokens = vocabulary(run.model)
         count = sum(len(tokens.encode(data)) for data in found)
         return replace(accounting, bytes_per_token=sum(map(len, found)) / count)
     return accounting.with_measured(measure_contraction(run.model, found))
-
-
-def _documents(text: Path, text_field: str) -> list[bytes]:
-    """The first documents of a file that has several, and the beginning of any other; not all of them are empty."""
-    problems = Problems()
-    if format_of(str(text)) in (None, "text"):
-        try:
-            with text.open("rb") as file:
-                found = [file.read(int(MEASURED))]
-        except OSError as error:
-            raise AUNetError(f"{text}: {error.strerror}") from None
-    else:
-        found = list(balanced([SourceConfig(path=str(text), text_field=text_field)], MEASURED, problems))
-    if not any(found):
-        raise (
-            nothing_usable(str(text), problems)
-            if problems.counts
-            else AUNetError(f"{text}: the file is empty, nothing can be measured on it")
-        )
-    return found
 
 
 def _load_target(target: str, overrides: Sequence[str]) -> RunConfig:

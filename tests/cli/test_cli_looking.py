@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import aunet as library
-from tests.runs import aunet, command, done, environment, refused
+from tests.runs import aunet, command, done, environment, here, refused
 
 
 class TestInspect:
@@ -56,6 +56,13 @@ class TestInfo:
     def test_a_text_to_measure(self, work: Path, model: Path) -> None:
         values = json.loads(done("info", model, "--text", work / "valid.jsonl", "--json"))
         assert values["stages"][1]["measured_contraction"] > 1
+
+    def test_lines_of_a_text_that_are_skipped_are_told(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.jsonl"
+        path.write_text('{"text": "one two"}\nno JSON\n')
+        result = here("info", "demo", "--text", path, "--json")
+        assert json.loads(result.stdout)["stages"][1]["measured_contraction"] > 1
+        assert result.stderr.startswith(f"skipped 1 x malformed JSON, first {path}:2: ")
 
     def test_what_is_refused(self, work: Path, model: Path) -> None:
         assert "aunet2-2m" in refused("info", "aunet2-2n")

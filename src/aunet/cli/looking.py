@@ -36,9 +36,12 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Parameters, FLOPs per byte, contraction and memory by stage, without allocating the weights."""
+    from aunet.data.problems import Problems
     from aunet.info import describe_target, table
 
-    accounting = describe_target(target, overrides or [], text, text_field)
+    problems = Problems()
+    accounting = describe_target(target, overrides or [], text, text_field, problems)
+    problems.tell(Console(stderr=True))
     if as_json:
         print(json.dumps(accounting.to_json()))
     else:
