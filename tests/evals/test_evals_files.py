@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from aunet.errors import AUNetError
+from aunet.evals import bpb, files
 from aunet.evals.files import FileScores, score_files, table
 from aunet.language_model import LanguageModel
 from tests.model.packs import small_config, small_model
@@ -88,6 +90,41 @@ def test_what_cannot_be_scored_is_one_line(tmp_path: Path, name: str) -> None:
         scored(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_few_documents_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, most = 0, 0
+
+    class Counted(bytes):
+        def __new__(cls, *data: bytes) -> "Counted":
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+            return super().__new__(cls, *data)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    def documents(*_: object) -> Iterator[tuple[str, bytes]]:
+        for name in ("a.jsonl", "b.jsonl"):
+            for i in range(300):
+                yield name, Counted(f"text {i}".encode())
+
+    monkeypatch.setattr(files, "files_documents", documents)
+    monkeypatch.setattr(bpb, "together", lambda session: 100)
+    found, _ = scored("a.jsonl", "b.jsonl")
+    assert [of_file.documents for of_file in found.files.values()] == [300, 300]
+    assert most < 20
+
+
+def test_a_path_without_a_document_is_named_before_any_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("alpha")
+    monkeypatch.setattr(files, "score", None)
+    with pytest.raises(AUNetError, match=r"absent\.txt: no such file"):
+        scored(tmp_path / "a.txt", tmp_path / "absent.txt")
 
 
 def test_the_table_has_a_total_for_several_files(tmp_path: Path) -> None:

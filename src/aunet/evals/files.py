@@ -1,11 +1,14 @@
 """Bits per byte of files: per file and in total."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 from aunet.data.problems import Problems
@@ -27,21 +30,29 @@ class FileScores:
 
 
 def score_files(session: Session, paths: Sequence[str], text_field: str, console: Console) -> FileScores:
-    """Score every document of the files, globs and directories; `console` shows what is read and what was skipped.
+    """Score every document of the files, globs and directories as it is read, so that few are in memory at a time.
 
-    Raises AUNetError for a path without a usable document.
+    `console` shows what is read and what was skipped. AUNetError for a path without a usable document, before any is
+    scored.
     """
+    for path in paths:
+        next(files_documents([path], text_field))
     problems = Problems()
-    documents: dict[str, list[bytes]] = {}
-    for name, data in files_documents(paths, text_field, problems):
-        documents.setdefault(name, []).append(data)
     files = {}
     with console.status("") as status:
-        for name, found in documents.items():
-            status.update(f"{escape(name)}: {len(found)} documents, {sum(map(len, found)):,} bytes")
-            files[name] = score(session, found)
+        for name, found in groupby(files_documents(paths, text_field, problems), key=itemgetter(0)):
+            files[name] = score(session, _shown(found, status))
     problems.tell(console)
     return FileScores(files, sum(files.values(), Score()))
+
+
+def _shown(documents: Iterable[tuple[str, bytes]], status: Status) -> Iterator[bytes]:
+    """Documents of a file, while `status` says how much of it has been read."""
+    count = size = 0
+    for name, data in documents:
+        count, size = count + 1, size + len(data)
+        status.update(f"{escape(name)}: {count:,} documents, {size:,} bytes")
+        yield data
 
 
 def table(scores: FileScores) -> Table:
