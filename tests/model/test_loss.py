@@ -53,12 +53,13 @@ def test_in_half_precision_products_are_rounded_and_sums_are_not(monkeypatch: py
 
 
 class Largest(TorchDispatchMode):
-    """Most numbers of any result."""
+    """Most numbers of any result, and how many results there are."""
 
-    numbers = 0
+    numbers = results = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        self.results += 1
         self.numbers = max(self.numbers, out.numel() if isinstance(out, Tensor) else 0)
         return out
 
@@ -71,6 +72,15 @@ def test_there_are_never_logits_of_all_positions(monkeypatch: pytest.MonkeyPatch
     with Largest() as largest:
         with_gradients(at_once)
     assert largest.numbers == T * V
+
+
+def test_where_there_is_nothing_to_compute_there_are_no_pieces() -> None:
+    """However many ids there are, of which a piece may have but few positions."""
+    with torch.device("meta"):
+        x_TD, weight_VD, targets_T = torch.empty(10_000, D), torch.empty(1 << 24, D), torch.empty(10_000).long()
+    with Largest() as largest:
+        head_loss(x_TD, weight_VD, targets_T)
+    assert largest.results < 20
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -140,3 +140,5 @@ def test_lookups_and_mamba_are_followed_too() -> None:
     pytest.importorskip("transformers", reason="needs the extra `hf`")
     mamba = AUNetConfig.model_validate({"stages": [{"dim": 32, "layers": 1, "head_dim": 16, "mixer": "mamba2"}]})
     assert sum(predicted(mamba, settings("bf16")).activations.values()) > 0
+    cpu, cuda = (step_memory(mamba, TrainConfig(device=device), [90], ROWS).peak(1.0) for device in ("cpu", "cuda"))
+    assert cuda - cpu == 2 * 4 * 258 * 90, "logits and their logarithms"

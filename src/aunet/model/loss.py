@@ -46,7 +46,8 @@ class _HeadLoss(torch.autograd.Function):
         rounded_TD, rounded_VD = x_TD.to(dtype), weight_VD.to(dtype)
         loss = x_TD.new_zeros((), dtype=torch.float32)
         to_x_TD, to_weight_VD = torch.empty_like(x_TD), torch.zeros_like(weight_VD)
-        for x_CD, target_C, to_x_CD in zip(*(x.split(at_once) for x in (rounded_TD, targets_T, to_x_TD)), strict=True):
+        pieces = zip(*(x.split(at_once) for x in (rounded_TD, targets_T, to_x_TD)), strict=True)
+        for x_CD, target_C, to_x_CD in pieces if kind != "meta" else ():  # where there is nothing to compute
             target_C1 = target_C[:, None]
             log_p_CV = (x_CD @ rounded_VD.T).float().log_softmax(-1)
             log_p_C1 = log_p_CV.gather(1, target_C1)

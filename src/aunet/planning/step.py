@@ -152,7 +152,7 @@ def step_memory(
         for part, extra in gathered.items():
             activations[part] = activations.get(part, 0) + extra
         history = [(gradients, others + sum(gathered.values())) for gradients, others in history]
-    if train.device != "cpu" and not mamba:  # on `meta` they are there already
+    if train.device != "cpu":
         logits = _logits_on_cuda(config, counts)
         history = [(gradients, others + logits) for gradients, others in history]
     # Fake sparse gradients are empty. Real ones are there at the end, and a second time while their rows are summed.
@@ -224,7 +224,7 @@ def _gathered_on_cuda(config: AUNetConfig, counts: Sequence[int]) -> dict[PartNa
 
 
 def _logits_on_cuda(config: AUNetConfig, counts: Sequence[int]) -> int:
-    """Logits that the loss makes at a time there, and their logarithms; on the CPU there are next to none.
+    """Logits that the loss makes at a time there, and their logarithms; elsewhere there are next to none, or none.
 
     They are gone before the backward pass begins, so this is too much where the peak comes later.
     """
