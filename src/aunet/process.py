@@ -31,8 +31,7 @@ def run(command: Callable[[], object]) -> NoReturn:
     except (MemoryError, RuntimeError) as error:
         if not (short := out_of_memory(error)):
             raise
-        mend = "take a smaller model, or less text or a smaller --batch at a time"
-        print(f"aunet: error: {short}; {mend}", file=sys.stderr)
+        print(f"aunet: error: {short}; take a smaller model, shorter texts or fewer at a time", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -17,7 +17,7 @@ from aunet.process import run
 from aunet.train.export import Exported
 from tests.runs import aunet, here, refused
 
-LESS = "; take a smaller model, or less text or a smaller --batch at a time"
+LESS = "; take a smaller model, shorter texts or fewer at a time"
 COMMANDS = ["train", "demo", "generate", "eval", "inspect", "info", "split", "convert"]
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from rich.console import Console
 
@@ -350,39 +349,6 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(uninterrupted: Path, tm
     assert foreign.returncode == 2
     assert foreign.stderr.count("\n") == 1
     assert "config.json is not the configuration of an aunet model" in foreign.stderr
-
-
-@pytest.mark.parametrize(
-    ("where", "error"),
-    [
-        ("__init__", RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried\nto")),
-        ("train_step", torch.OutOfMemoryError("CUDA out of memory. Tried\nto")),
-        ("save", MemoryError()),
-    ],
-)
-def test_too_little_memory_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
-) -> None:
-    def short(*_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(loop.Trainer, where, short)
-    result = here("train", write_config(tmp_path), "train.steps=1", "data.workers=0")
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("aunet: error: out of memory (")
-    model = AUNet.on_meta(load_run(str(tmp_path / "config.yaml"), []).model)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    assert f": the model has {size:,} parameters; lower train.batch_bytes, raise train.accumulate, set " in line
-
-
-def test_a_mistake_is_not_taken_for_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*_: Any) -> None:
-        raise RuntimeError("shapes differ")
-
-    monkeypatch.setattr(loop.Trainer, "train_step", wrong)
-    with pytest.raises(RuntimeError, match="shapes differ"):
-        here("train", write_config(tmp_path), "data.workers=0")
 
 
 def test_a_copy_that_was_validated_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
